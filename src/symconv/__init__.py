@@ -1,0 +1,57 @@
+"""symconv: choose the structure of a PyTorch layer.
+
+Which inputs an output sees, which connections share one weight, which symmetries the layer
+commutes with. Names are resolved when first used, so that `symconv --help` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symconv import functional, nn
+    from symconv.comparison import compare
+    from symconv.errors import StructureError
+    from symconv.lattice import groups
+    from symconv.structure import Structure
+    from symconv.transforms import translate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Structure": "symconv.structure",
+    "StructureError": "symconv.errors",
+    "compare": "symconv.comparison",
+    "functional": None,
+    "groups": "symconv.lattice",
+    "nn": None,
+    "translate": "symconv.transforms",
+}
+
+__all__ = [
+    "Structure",
+    "StructureError",
+    "__version__",
+    "compare",
+    "functional",
+    "groups",
+    "nn",
+    "translate",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name's home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'symconv' has no attribute {name!r}")
+    home = _HOMES[name]
+    found = import_module(f"symconv.{name}") if home is None else None
+    if found is None:
+        module = import_module(home)
+        found = getattr(module, name, None) or import_module(f"{home}.{name}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)
