@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_HOMES = {  # public name -> the module that holds it; None: the name is a module itself
     "Structure": "symconv.structure",
     "StructureError": "symconv.errors",
     "compare": "symconv.comparison",
@@ -44,10 +44,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'symconv' has no attribute {name!r}")
     home = _HOMES[name]
-    found = import_module(f"symconv.{name}") if home is None else None
-    if found is None:
-        module = import_module(home)
-        found = getattr(module, name, None) or import_module(f"{home}.{name}")
+    found = getattr(import_module(home), name) if home else import_module(f"symconv.{name}")
     globals()[name] = found
     return found
 

@@ -152,6 +152,29 @@ class Window:
             )
         return out
 
+    def transposed_size(self, input_size: Size, output_padding: Size = 0) -> tuple[int, ...]:
+        """Output positions per axis of the transposed window.
+
+        ``(S - 1) * stride - before - after + extent + output_padding``: the input size that this
+        window would bring to `input_size`; several do where stride > 1, and `output_padding`
+        chooses among them.
+
+        Raises:
+            StructureError: The result is not positive, or `output_padding` is at least as large
+                as both stride and dilation.
+        """
+        size = per_axis(input_size, self.dimension, "input_size")
+        extra = per_axis(output_padding, self.dimension, "output_padding", 0)
+        steps = zip(self.stride, self.dilation, strict=True)
+        bound = tuple(max(pair) for pair in steps)
+        if any(e >= b for e, b in zip(extra, bound, strict=True)):
+            raise StructureError(f"output_padding below stride or dilation {bound}", extra)
+        rows = zip(size, self.stride, self.padding, self.extent, extra, strict=True)
+        out = tuple((s - 1) * step - sum(p) + e + more for s, step, p, e, more in rows)
+        if min(out) < 1:
+            raise StructureError("a positive output size", out, "pad less or give a larger input")
+        return out
+
     def _check_padding(self, size: tuple[int, ...]) -> None:
         limit = {"reflect": -1, "circular": 0}.get(self.padding_mode)
         if limit is not None and any(max(p) > s + limit for s, p in zip(size, self.padding, strict=True)):

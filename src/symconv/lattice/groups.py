@@ -1,0 +1,285 @@
+"""The groups that act exactly on a pixel lattice: signed permutation matrices.
+
+A lattice of points is mapped onto itself by an orthogonal matrix only if that matrix permutes the
+axes and flips some of them. In n dimensions these form the hyperoctahedral group B_n with
+n! * 2**n elements: the mirror in 1-D, D4 in 2-D, the full octahedral group in 3-D. Everything here
+is integer arithmetic, and one code path serves every dimension.
+
+Matrices act on positions in tensor order (row before column), so the quarter turn is the one of
+`torch.rot90(x, 1, (-2, -1))`: content at (row, column) about the centre moves to (-column, row).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from symconv.errors import StructureError
+from symconv.lattice import representations
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element of a group; ``a * b`` is "first b, then a", ``~a`` the inverse."""
+
+    group: Group
+    index: int
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The signed permutation matrix (n, n), acting on positions in tensor order."""
+        return self.group.matrices[self.index]
+
+    def __mul__(self, other: Element) -> Element:
+        if self.group != other.group:
+            raise StructureError(f"an element of {self.group}", f"one of {other.group}")
+        return Element(self.group, int(self.group.product[self.index, other.index]))
+
+    def __invert__(self) -> Element:
+        return Element(self.group, int(self.group.inverse[self.index]))
+
+    def __repr__(self) -> str:
+        return f"{self.group!r}.elements[{self.index}]"
+
+
+class Group:
+    """A finite group of signed permutation matrices, closed from its generators.
+
+    Attributes:
+        name: How it is written, "C4" for instance.
+        matrices: Integer array (order, n, n); the identity first.
+        generators: Indices into `matrices` of elements that generate the group.
+
+    Example:
+        >>> C4 = cyclic(4)
+        >>> turn = C4.elements[1]
+        >>> turn * turn * turn == ~turn
+        True
+        >>> C4.regular(2).channels
+        8
+    """
+
+    def __init__(self, name: str, generators: Iterable[np.ndarray], dimension: int):
+        self.name = name
+        self.dimension = dimension
+        steps = [np.asarray(g, dtype=np.int64) for g in generators]
+        for step in steps:
+            if step.shape != (dimension, dimension) or not _is_signed_permutation(step):
+                raise StructureError(
+                    f"signed permutation matrices of {dimension} axes", step.tolist()
+                )
+        self.matrices = _closure(steps, dimension)
+        self.generators = tuple(self._find(step) for step in steps)
+
+    def _find(self, matrix: np.ndarray) -> int:
+        found = np.flatnonzero((self.matrices == matrix).all(axis=(1, 2)))
+        if len(found) == 0:
+            raise StructureError(f"an element of {self}", np.asarray(matrix).tolist())
+        return int(found[0])
+
+    @property
+    def order(self) -> int:
+        """Number of elements."""
+        return len(self.matrices)
+
+    @property
+    def exact(self) -> bool:
+        """True: every element maps the lattice onto itself, without interpolation."""
+        return True
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """All elements, the identity first."""
+        return tuple(Element(self, index) for index in range(self.order))
+
+    @cached_property
+    def product(self) -> np.ndarray:
+        """Multiplication table (order, order): ``product[a, b]`` is "first b, then a"."""
+        both = np.einsum("aij,bjk->abik", self.matrices, self.matrices)
+        keys = {m.tobytes(): index for index, m in enumerate(self.matrices)}
+        flat = both.reshape(-1, self.dimension, self.dimension)
+        return np.array([keys[m.tobytes()] for m in flat]).reshape(self.order, self.order)
+
+    @cached_property
+    def inverse(self) -> np.ndarray:
+        """Index of each element's inverse."""
+        return np.argwhere(self.product == 0)[:, 1]
+
+    def subgroup(self, elements: Sequence[int | Element], name: str | None = None) -> Group:
+        """The subgroup that some elements generate."""
+        chosen = [e.index if isinstance(e, Element) else e for e in elements]
+        name = name or f"<{', '.join(map(str, chosen))}> in {self.name}"
+        return Group(name, [self.matrices[i] for i in chosen], self.dimension)
+
+    def positions_of(self, subgroup: Group) -> np.ndarray:
+        """Where a subgroup's elements stand among this group's.
+
+        Raises:
+            StructureError: It has an element that this group lacks.
+        """
+        if subgroup.dimension != self.dimension:
+            raise StructureError(f"a subgroup of {self}", str(subgroup))
+        return np.array([self._find(m) for m in subgroup.matrices])
+
+    def trivial(self, copies: int = 1) -> representations.Field:
+        """A field of plain channels: unchanged by every element."""
+        return representations.trivial(self).field(copies)
+
+    def sign(self, copies: int = 1) -> representations.Field:
+        """A field of pseudo-scalars: times the determinant (-1 under a reflection)."""
+        return representations.sign(self).field(copies)
+
+    def vector(self, copies: int = 1) -> representations.Field:
+        """A field of vectors over the axes of space, such as a gradient: n channels a copy."""
+        return representations.vector(self).field(copies)
+
+    def regular(self, copies: int = 1) -> representations.Field:
+        """A field with one channel per element, which the group permutes."""
+        return representations.regular(self).field(copies)
+
+    def quotient(self, subgroup: Group, copies: int = 1) -> representations.Field:
+        """A field with one channel per coset of a subgroup."""
+        return representations.quotient(self, subgroup).field(copies)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Group) and np.array_equal(self.matrices, other.matrices)
+
+    def __hash__(self) -> int:
+        return hash(self.matrices.tobytes())
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _is_signed_permutation(matrix: np.ndarray) -> bool:
+    ones = np.abs(matrix)
+    return bool((ones.sum(0) == 1).all() and (ones.sum(1) == 1).all() and (ones <= 1).all())
+
+
+def _closure(steps: list[np.ndarray], dimension: int) -> np.ndarray:
+    """Everything the steps generate; the first step's powers come first, so C4 is e, r, r2, r3."""
+    found = [np.eye(dimension, dtype=np.int64)]
+    seen = {found[0].tobytes()}
+    for count in range(len(steps)):
+        frontier = list(found)
+        while frontier:
+            element = frontier.pop(0)
+            for step in steps[: count + 1]:
+                after = element @ step
+                if after.tobytes() not in seen:
+                    seen.add(after.tobytes())
+                    found.append(after)
+                    frontier.append(after)
+    return np.stack(found)
+
+
+def _flip(dimension: int, axis: int) -> np.ndarray:
+    matrix = np.eye(dimension, dtype=np.int64)
+    matrix[axis, axis] = -1
+    return matrix
+
+
+def _turn(dimension: int, first: int, second: int) -> np.ndarray:
+    """The quarter turn that takes axis `first` onto axis `second`."""
+    matrix = np.eye(dimension, dtype=np.int64)
+    matrix[[first, second]] = matrix[[second, first]]
+    matrix[first, second] *= -1
+    return matrix
+
+
+_QUARTER = _turn(2, 0, 1)
+
+
+def trivial(n: int) -> Group:
+    """The group of the identity alone, in n dimensions."""
+    return Group("trivial", [], n)
+
+
+def flip(n: int, axis: int = -1) -> Group:
+    """The mirror along one axis of n (the last one by default): order 2."""
+    if not -n <= axis < n:
+        raise StructureError(f"an axis from {-n} to {n - 1}", axis)
+    return Group("mirror" if n == 1 else f"flip({n}, {axis % n})", [_flip(n, axis)], n)
+
+
+def cyclic(N: int) -> Group:
+    """The turns of the plane by multiples of 360 / N degrees that map the lattice onto itself.
+
+    Raises:
+        StructureError: N is not 1, 2 or 4: no other turn maps a square lattice onto itself.
+    """
+    if N not in (1, 2, 4):
+        raise StructureError("N in 1, 2, 4 (turns that map the lattice onto itself)", N)
+    return Group(f"C{N}", [] if N == 1 else [np.linalg.matrix_power(_QUARTER, 4 // N)], 2)
+
+
+def dihedral(N: int) -> Group:
+    """The turns of `cyclic(N)` and the mirror of the last axis (left and right): order 2 N."""
+    turns = cyclic(N)
+    steps = [turns.matrices[g] for g in turns.generators]
+    return Group(f"D{N}", [*steps, _flip(2, 1)], 2)
+
+
+def octahedral() -> Group:
+    """The 24 rotations of the cube: O."""
+    return Group("O", [_turn(3, 1, 2), _turn(3, 0, 1)], 3)
+
+
+def full_octahedral() -> Group:
+    """The 48 rotations and reflections of the cube: Oh, which is B3."""
+    return Group("Oh", [_turn(3, 1, 2), _turn(3, 0, 1), _flip(3, 2)], 3)
+
+
+def hyperoctahedral(n: int) -> Group:
+    """All n! * 2**n signed permutations of n axes: B_n."""
+    swaps = [np.eye(n, dtype=np.int64)[_swapped(n, axis)] for axis in range(n - 1)]
+    return Group(f"B{n}", [_flip(n, n - 1), *swaps], n)
+
+
+def _swapped(n: int, axis: int) -> list[int]:
+    order = list(range(n))
+    order[axis], order[axis + 1] = axis + 1, axis
+    return order
+
+
+_NAMED = {"mirror": lambda: flip(1), "p4": lambda: cyclic(4), "p4m": lambda: dihedral(4),
+          "O": octahedral, "Oh": full_octahedral}  # fmt: skip
+
+
+def parse(name: str | Group, dimension: int | None = None) -> Group:
+    """The group that a short name stands for; a group is given back as it is.
+
+    Args:
+        name: "C1", "C2", "C4", "D1", "D2", "D4", "p4" (C4), "p4m" (D4), "O", "Oh", "B1" and so
+            on, "mirror", or "trivial" (which needs `dimension`).
+        dimension: Number of space axes the group must have.
+
+    Raises:
+        StructureError: The name is unknown, or the group has another dimension.
+
+    Example:
+        >>> parse("p4m").order, parse("Oh").dimension
+        (8, 3)
+    """
+    group = name if isinstance(name, Group) else _from_name(name, dimension)
+    if dimension not in (None, group.dimension):
+        raise StructureError(
+            f"a group of {dimension} axes of space", f"{group}, which has {group.dimension}"
+        )
+    return group
+
+
+def _from_name(name: str, dimension: int | None) -> Group:
+    if name == "trivial" and dimension is not None:
+        return trivial(dimension)
+    if name in _NAMED:
+        return _NAMED[name]()
+    if match := re.fullmatch(r"([CDB])(\d+)", name):
+        maker = {"C": cyclic, "D": dihedral, "B": hyperoctahedral}[match[1]]
+        return maker(int(match[2]))
+    known = "C1 C2 C4 D1 D2 D4 p4 p4m O Oh B1 B2 B3 mirror trivial"
+    raise StructureError(f"a group name among {known}", repr(name))

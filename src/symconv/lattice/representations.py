@@ -1,0 +1,162 @@
+"""How a group acts on the channels at one position: monomial representations and fields.
+
+A *monomial* representation permutes basis vectors and may flip their signs:
+``rho(g) e_j = sign[g, j] * e_{permutation[g, j]}``. Pure permutations (trivial, regular, quotient)
+commute with every pointwise nonlinearity; those with signs (sign, vector) do not commute with ReLU.
+
+A *field* is a sum of representations, each with a number of copies. In memory a copy's components
+lie side by side: a regular field of c copies has c * |G| channels, the group index fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from symconv.errors import StructureError
+
+if TYPE_CHECKING:
+    from symconv.lattice.groups import Group
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """One monomial representation: integer arrays (order, size) of images and signs."""
+
+    group: Group
+    name: str
+    permutation: np.ndarray
+    signs: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Channels of one copy."""
+        return self.permutation.shape[1]
+
+    @property
+    def signed(self) -> bool:
+        """Whether some element flips a sign, so that a pointwise ReLU breaks equivariance."""
+        return bool((self.signs < 0).any())
+
+    def field(self, copies: int) -> Field:
+        """A field of `copies` copies."""
+        if copies < 0 or int(copies) != copies:
+            raise StructureError("a whole number of copies, at least 0", copies)
+        return Field(self.group, ((self, int(copies)),))
+
+    def matrices(self) -> np.ndarray:
+        """The representation as matrices (order, size, size)."""
+        order = len(self.permutation)
+        out = np.zeros((order, self.size, self.size), np.int64)
+        out[np.arange(order)[:, None], self.permutation, np.arange(self.size)] = self.signs
+        return out
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Representation)
+            and self.group == other.group
+            and np.array_equal(self.permutation, other.permutation)
+            and np.array_equal(self.signs, other.signs)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.group, self.permutation.tobytes(), self.signs.tobytes()))
+
+
+@dataclass(frozen=True)
+class Field:
+    """A sum of representations with copies: what the channels of a feature map mean.
+
+    Example:
+        >>> from symconv.lattice.groups import dihedral
+        >>> D4 = dihedral(4)
+        >>> field = D4.trivial(4) + D4.regular(2)
+        >>> field, field.channels, field.copies
+        (D4.trivial(4) + D4.regular(2), 20, 6)
+    """
+
+    group: Group
+    parts: tuple[tuple[Representation, int], ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels in all."""
+        return sum(copies * representation.size for representation, copies in self.parts)
+
+    @property
+    def copies(self) -> int:
+        """Copies in all, whatever their sizes."""
+        return sum(copies for _, copies in self.parts)
+
+    @property
+    def signed(self) -> bool:
+        """Whether some element flips a channel's sign."""
+        return any(copies and representation.signed for representation, copies in self.parts)
+
+    @cached_property
+    def permutation(self) -> np.ndarray:
+        """Image of each channel under each element, (order, channels)."""
+        return self._spread("permutation")
+
+    @cached_property
+    def signs(self) -> np.ndarray:
+        """Sign that each channel takes under each element, (order, channels)."""
+        return self._spread("signs")
+
+    def _spread(self, name: str) -> np.ndarray:
+        columns, start = [np.empty((self.group.order, 0), np.int64)], 0
+        for representation, copies in self.parts:
+            for _ in range(copies):
+                offset = start if name == "permutation" else 0
+                columns.append(getattr(representation, name) + offset)
+                start += representation.size
+        return np.concatenate(columns, axis=1)
+
+    def __add__(self, other: Field) -> Field:
+        if self.group != other.group:
+            raise StructureError(f"two fields of one group, {self.group}", f"{other.group}")
+        return Field(self.group, self.parts + other.parts)
+
+    def __repr__(self) -> str:
+        return " + ".join(f"{self.group}.{r.name.format(copies=c)}" for r, c in self.parts)
+
+
+def trivial(group: Group) -> Representation:
+    """One channel that no element changes."""
+    order = group.order
+    one = np.ones((order, 1), np.int64)
+    return Representation(group, "trivial({copies})", one - 1, one)
+
+
+def sign(group: Group) -> Representation:
+    """One channel times the determinant: -1 under reflections."""
+    signs = np.rint(np.linalg.det(group.matrices)).astype(np.int64)[:, None]
+    return Representation(group, "sign({copies})", np.zeros_like(signs), signs)
+
+
+def vector(group: Group) -> Representation:
+    """The group's own matrices: n channels, a vector over the axes of space."""
+    image = np.abs(group.matrices).argmax(axis=1)
+    return Representation(group, "vector({copies})", image, group.matrices.sum(axis=1))
+
+
+def regular(group: Group) -> Representation:
+    """One channel per element, ``rho(g) e_h = e_{gh}``."""
+    return Representation(group, "regular({copies})", group.product, np.ones_like(group.product))
+
+
+def quotient(group: Group, subgroup: Group) -> Representation:
+    """One channel per coset a H, ``rho(g) e_{aH} = e_{gaH}``: functions blind to H.
+
+    Raises:
+        StructureError: `subgroup` is not one of `group`.
+    """
+    members = group.positions_of(subgroup)
+    lowest = group.product[:, members].min(axis=1)  # the coset's name: its lowest element
+    names, coset = np.unique(lowest, return_inverse=True)
+    image = coset[group.product[:, names]]
+    name = f"quotient({subgroup}, {{copies}})"
+    return Representation(group, name, image, np.ones_like(image))
