@@ -1,0 +1,1 @@
+"""Floor 2: differentiable primitives, each with a slow plain-torch reference beside it."""

@@ -1,0 +1,54 @@
+"""What the kernels share: the workspace bound, the walk over outputs, when to stay in plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+BYTES = 4 << 20  # of patches held at a time: measured as quick as more, and it stays in the cache
+
+
+def traced_for_export() -> bool:
+    """Is the graph being recorded for elsewhere, where our own operators do not exist?"""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The type to sum in: half precision is summed in single, as torch's convolutions do."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def boxes(size: Sequence[int], most: int) -> Iterator[tuple[slice, tuple[slice, ...]]]:
+    """Cut a lattice into boxes of at most `most` positions whose flat indices are contiguous.
+
+    Yields:
+        The flat range of a box, and its slice of each axis.
+
+    Example:
+        >>> [flat for flat, _ in boxes((2, 3), 2)]
+        [slice(0, 2, None), slice(2, 3, None), slice(3, 5, None), slice(5, 6, None)]
+    """
+    split = 0  # axes before it are walked one by one, those after it are whole
+    while split < len(size) - 1 and math.prod(size[split + 1 :]) > most:
+        split += 1
+    inner = math.prod(size[split + 1 :])
+    rows = max(1, most // inner)
+    for outer in range(math.prod(size[:split])):
+        index, rest = [], outer
+        for extent in reversed(size[:split]):
+            rest, i = divmod(rest, extent)
+            index.insert(0, slice(i, i + 1))
+        for start in range(0, size[split], rows):
+            stop = min(start + rows, size[split])
+            whole = (slice(0, extent) for extent in size[split + 1 :])
+            first = (outer * size[split] + start) * inner
+            flat = slice(first, first + (stop - start) * inner)
+            yield flat, (*index, slice(start, stop), *whole)
+
+
+def empty(*tensors: Tensor) -> bool:
+    """Has one of the tensors no elements?"""
+    return any(tensor.numel() == 0 for tensor in tensors)
