@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from symconv.errors import missing_extra
+from symconv.extras import MissingExtraError, needs
 from symconv.lattice.wiring import Connections
 
 if TYPE_CHECKING:
@@ -32,28 +32,23 @@ def draw(
         ax: Axes to draw on; a new figure if left out.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed; the message names the extra.
+        MissingExtraError: matplotlib is not installed; the message names the extra.
     """
     if ax is None:
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise missing_extra("drawing", "report", error) from error
-        ax = Figure(figsize=(6, 3.6), layout="constrained").add_subplot()
-    figure = ax.figure
+        figure = needs("matplotlib.figure", "report", "drawing a structure").Figure
+        ax = figure(figsize=(6, 3.6), layout="constrained").add_subplot()
     colours = _colours(pairs.weight)
     if max(inputs, outputs) <= MOST_UNITS:
         _draw_units(ax, pairs, inputs, outputs, colours)
     else:
         _draw_matrix(ax, pairs, inputs, outputs, colours)
     ax.set_title(title, fontsize=10)
-    return figure  # type: ignore[return-value]
+    return cast("Figure", ax.figure)
 
 
 def _colours(weight: np.ndarray) -> np.ndarray:
     """A colour a weight: neighbours far apart on the wheel when few, a gradient when many."""
-    from matplotlib import colormaps
-
+    colormaps = needs("matplotlib", "report", "drawing a structure").colormaps
     names, index = np.unique(weight, return_inverse=True)
     if len(names) <= 10:
         return colormaps["tab10"](index)
@@ -64,14 +59,15 @@ def _colours(weight: np.ndarray) -> np.ndarray:
 def _draw_units(
     ax: Axes, pairs: Connections, inputs: int, outputs: int, colours: np.ndarray
 ) -> None:
-    from matplotlib.collections import LineCollection
-
+    collections = needs("matplotlib.collections", "report", "drawing a structure")
     below = np.linspace(0, 1, inputs + 2)[1:-1]
     above = np.linspace(0, 1, outputs + 2)[1:-1]
     ends = np.stack([below[pairs.input], above[pairs.output]], axis=1)
     lines = np.stack([ends, np.broadcast_to([0.0, 1.0], ends.shape)], axis=2)
     styles = ["solid" if sign > 0 else "dotted" for sign in pairs.sign]
-    ax.add_collection(LineCollection(list(lines), colors=colours, linewidths=1.6, linestyles=styles))
+    ax.add_collection(
+        collections.LineCollection(lines, colors=colours, linewidths=1.6, linestyles=styles)
+    )
     dot = dict(s=70, zorder=3, facecolor="white", edgecolor="#333333")
     ax.scatter(below, np.zeros(inputs), **dot)
     ax.scatter(above, np.ones(outputs), **dot)
@@ -94,7 +90,7 @@ def svg_or_nothing(make: Callable[[], Figure]) -> str:
     """The drawing as inline SVG; empty where matplotlib is not installed."""
     try:
         figure = make()
-    except ModuleNotFoundError:
+    except MissingExtraError:
         return ""
     text = io.StringIO()
     figure.savefig(text, format="svg")

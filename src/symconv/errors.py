@@ -26,14 +26,3 @@ build the layer with in_features=8
 
     def __reduce__(self):
         return type(self), (self.expected, self.got, self.mend)
-
-
-def missing_extra(what: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """The error for a missing optional dependency, with the line that installs it.
-
-    Example:
-        >>> print(missing_extra("drawing", "report", ModuleNotFoundError(name="matplotlib")))
-        drawing needs matplotlib; pip install 'symconv[report]'
-    """
-    message = f"{what} needs {error.name}; pip install 'symconv[{extra}]'"
-    return ModuleNotFoundError(message, name=error.name)

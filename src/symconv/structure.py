@@ -13,8 +13,8 @@ from scipy.sparse import coo_array, csr_array
 
 from symconv import drawing
 from symconv.errors import StructureError
-from symconv.lattice.wiring import Connections, Dense, Listed, Transposed, Windowed, Wiring
 from symconv.lattice.windows import Size, Window, per_axis
+from symconv.lattice.wiring import Connections, Dense, Listed, Transposed, Windowed, Wiring
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -272,7 +272,7 @@ class Structure:
             ax: Matplotlib axes to draw on; a new figure if left out.
 
         Raises:
-            ModuleNotFoundError: matplotlib is not installed; the message names the extra.
+            MissingExtraError: matplotlib is not installed; the message names the extra.
         """
         small = self._small()
         title = f"{self.kind}: {self.connections:,} connections, {self.parameters:,} weights"

@@ -69,7 +69,9 @@ class Arguments:
 
 @st.composite
 def arguments(draw, dimension: int) -> Arguments:
-    per_axis = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(dimension))
+    def per_axis(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(dimension))
+
     largest = {1: 4, 2: 3, 3: 2}[dimension]
     kernel, dilation = per_axis(1, largest), per_axis(1, 2)
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]

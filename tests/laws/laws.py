@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from laws.cases import Case
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -73,4 +74,6 @@ def flattened_axis_agrees(case: Case, wide: Case, axis: int) -> None:
     """Law 7: a layer of one dimension equals the next with a singleton axis."""
     x = case.input()
     narrow = case.layer(x)
-    assert_close(wide.layer(x.unsqueeze(axis)).squeeze(axis).detach(), narrow.detach(), "1-D in 2-D")
+    assert_close(
+        wide.layer(x.unsqueeze(axis)).squeeze(axis).detach(), narrow.detach(), "1-D in 2-D"
+    )

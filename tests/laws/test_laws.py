@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+
 from laws import laws
 from laws.cases import DIMENSIONS, EVERY_LAYER, Case, draw_case, integers, layer_class
-
 from symconv import Structure, translate
 from symconv.lattice import orbits
 
@@ -35,7 +35,9 @@ def test_first_and_second_derivatives(family, dimension, data):
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 @given(data=st.data())
 def test_tiled_layers_commute_with_translations_by_the_tile_exactly(dimension, data):
-    draw = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(dimension))
+    def draw(low, high):
+        return tuple(data.draw(st.integers(low, high)) for _ in range(dimension))
+
     tile, stride, kernel = draw(1, 3), draw(1, 2), draw(1, 3)
     period = [t * s for t, s in zip(tile, stride, strict=True)]
     size = tuple(p * c for p, c in zip(period, draw(1, 2), strict=True))
@@ -82,7 +84,7 @@ def test_one_dimension_equals_two_with_a_singleton_axis(family, data):
 
     def widen(value, fill):
         value = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
-        return value[:at] + (fill,) + value[at:]
+        return (*value[:at], fill, *value[at:])
 
     window = narrow.window
     options = dict(groups=narrow.groups, bias=narrow.bias is not None, dtype=torch.float64)

@@ -177,7 +177,9 @@ class Window:
 
     def _check_padding(self, size: tuple[int, ...]) -> None:
         limit = {"reflect": -1, "circular": 0}.get(self.padding_mode)
-        if limit is not None and any(max(p) > s + limit for s, p in zip(size, self.padding, strict=True)):
+        if limit is not None and any(
+            max(p) > s + limit for s, p in zip(size, self.padding, strict=True)
+        ):
             bound = "less than" if limit else "at most"
             raise StructureError(
                 f"padding {bound} the input size for padding_mode={self.padding_mode!r}",

@@ -39,9 +39,10 @@ class Connections(NamedTuple):
 class Wiring(Protocol):
     """What every wiring answers."""
 
-    input_shape: Shape
-    output_shape: Shape
-
+    @property
+    def input_shape(self) -> Shape: ...  # noqa: D102
+    @property
+    def output_shape(self) -> Shape: ...  # noqa: D102
     @property
     def fan_in(self) -> int: ...  # noqa: D102
     @property
@@ -76,12 +77,23 @@ class Dense:
 
     @property
     def connections(self) -> int:
-        """Connections: m * n; so are weights and multiply-accumulates."""
+        """Connections: m * n."""
         return self.fan_in * self.fan_out
 
-    parameters = connections
-    macs = connections
-    padding_macs = 0
+    @property
+    def parameters(self) -> int:
+        """Free weights: one a connection."""
+        return self.connections
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: one a connection."""
+        return self.connections
+
+    @property
+    def padding_macs(self) -> int:
+        """None: there is no padding."""
+        return 0
 
     def listed(self) -> Connections:
         """Every connection, outputs first."""
@@ -109,12 +121,23 @@ class Listed:
 
     @property
     def connections(self) -> int:
-        """Connections: k * n; so are weights and multiply-accumulates."""
+        """Connections: k * n."""
         return self.table.size
 
-    parameters = connections
-    macs = connections
-    padding_macs = 0
+    @property
+    def parameters(self) -> int:
+        """Free weights: one a connection."""
+        return self.connections
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: one a connection."""
+        return self.connections
+
+    @property
+    def padding_macs(self) -> int:
+        """None: there is no padding."""
+        return 0
 
     def listed(self) -> Connections:
         """Every connection, outputs first."""
@@ -153,7 +176,7 @@ class Windowed:
         """(channels, *space) of the input."""
         return (self.in_channels, *self.input_size)
 
-    @cached_property
+    @property
     def output_shape(self) -> Shape:
         """(channels, *space) of the output."""
         return (self.out_channels, *self.window.output_size(self.input_size))
