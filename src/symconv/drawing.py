@@ -34,16 +34,19 @@ def draw(
     Raises:
         MissingExtraError: matplotlib is not installed; the message names the extra.
     """
-    if ax is None:
-        figure = needs("matplotlib.figure", "report", "drawing a structure").Figure
-        ax = figure(figsize=(6, 3.6), layout="constrained").add_subplot()
+    axes = _new_axes() if ax is None else ax
     colours = _colours(pairs.weight)
     if max(inputs, outputs) <= MOST_UNITS:
-        _draw_units(ax, pairs, inputs, outputs, colours)
+        _draw_units(axes, pairs, inputs, outputs, colours)
     else:
-        _draw_matrix(ax, pairs, inputs, outputs, colours)
-    ax.set_title(title, fontsize=10)
-    return cast("Figure", ax.figure)
+        _draw_matrix(axes, pairs, inputs, outputs, colours)
+    axes.set_title(title, fontsize=10)
+    return cast("Figure", axes.figure)
+
+
+def _new_axes() -> Axes:
+    figure = needs("matplotlib.figure", "report", "drawing a structure").Figure
+    return figure(figsize=(6, 3.6), layout="constrained").add_subplot()
 
 
 def _colours(weight: np.ndarray) -> np.ndarray:
@@ -68,9 +71,9 @@ def _draw_units(
     ax.add_collection(
         collections.LineCollection(lines, colors=colours, linewidths=1.6, linestyles=styles)
     )
-    dot = dict(s=70, zorder=3, facecolor="white", edgecolor="#333333")
-    ax.scatter(below, np.zeros(inputs), **dot)
-    ax.scatter(above, np.ones(outputs), **dot)
+    for row, height in ((below, 0.0), (above, 1.0)):
+        level = np.full(len(row), height)
+        ax.scatter(row, level, s=70, zorder=3, facecolor="white", edgecolor="#333333")
     ax.text(0, 0, "inputs", ha="right", va="center", fontsize=9)
     ax.text(0, 1, "outputs", ha="right", va="center", fontsize=9)
     ax.set(xlim=(-0.08, 1), ylim=(-0.15, 1.15))

@@ -13,7 +13,7 @@ convolution; the point group acting on one window gives group convolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -25,7 +25,8 @@ from symconv.lattice.representations import Field
 ABSENT = -1  # in a permutation: no image; in a weight table: forced to zero
 
 
-class Orbits(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Orbits:
     """Which free weight each connection holds, and with which sign.
 
     Attributes:
@@ -150,7 +151,7 @@ def filter_orbits(in_field: Field, out_field: Field, kernel_size: Sequence[int])
         raise StructureError("two fields of one group", f"{group} and {out_field.group}")
     if len(kernel) != group.dimension:
         raise StructureError(f"a kernel of {group.dimension} axes for {group}", tuple(kernel_size))
-    axes = np.indices(kernel).reshape(len(kernel), -1).T
+    axes = np.indices(tuple(kernel_size)).reshape(len(kernel), -1).T
     centred = 2 * axes - (kernel - 1)
     shape = (out_field.channels, in_field.channels, len(axes))
     images, signs = [], []

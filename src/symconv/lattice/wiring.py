@@ -237,7 +237,7 @@ class Windowed:
             return self.sharing
         at = np.indices(self.output_shape[1:])
         phase = tuple(a % period for a, period in zip(at, self.sharing, strict=True))
-        return np.ravel_multi_index(phase, self.sharing)
+        return np.asarray(np.ravel_multi_index(phase, self.sharing))
 
     def listed(self) -> Connections:
         """Every connection; a pair occurs twice where two taps fall on one input."""
@@ -254,8 +254,9 @@ class Windowed:
             weight = (row + into) * self.out_channels + out
         output = out * math.prod(self.output_shape[1:]) + location
         input_ = source * math.prod(self.input_size) + position
-        flat = [array.ravel() for array in np.broadcast_arrays(output, input_, weight)]
-        return Connections(*flat, np.ones_like(flat[0]))
+        output, input_, weight = np.broadcast_arrays(output, input_, weight)
+        sign = np.ones(weight.size, np.int64)
+        return Connections(output.ravel(), input_.ravel(), weight.ravel(), sign)
 
     def generators(self) -> list[np.ndarray]:
         """The symmetry as partial permutations of (location, tap, in // groups, out).
