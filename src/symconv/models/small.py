@@ -1,0 +1,137 @@
+"""The small network of `symconv compare`: three structured layers and one linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symconv.errors import StructureError
+
+LayerBuilder = Callable[[tuple[int, ...], int, int, int], nn.Module]
+
+
+def stride_for(canvas: int) -> int:
+    """Stride of the first layer: what brings a canvas to at most 24 sites a side."""
+    return 1 if canvas <= 24 else 2 if canvas <= 48 else 4
+
+
+class SmallNetwork(nn.Module):
+    """Three structured layers, each with batch norm, ReLU and 2x2 average pooling; then a head.
+
+    Layers whose output has no positions (dense, sparse) have nothing to pool, and the same
+    network is a perceptron of the same depth.
+
+    Args:
+        layer: Called as `layer(shape, width, kernel, stride)`, where shape is one input's
+            (channels, *space): the structured layer with `width` output channels or features.
+        shape: Shape of one picture (channels, height, width).
+        width: Output channels (or features) of each layer.
+        classes: Number of classes.
+        kernels: Kernel size of each layer.
+
+    Example:
+        >>> from math import prod
+        >>> def dense(shape, width, kernel, stride):
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), width))
+        >>> SmallNetwork(dense, (1, 16, 16), 8, classes=10)(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        layer: LayerBuilder,
+        shape: tuple[int, ...],
+        width: int,
+        classes: int,
+        kernels: tuple[int, ...] = (5, 3, 3),
+    ):
+        super().__init__()
+        self.layers, self.norms, self.pools = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.shapes: list[tuple[int, ...]] = []
+        stride = stride_for(shape[-1])
+        for kernel in kernels:
+            self.shapes.append(tuple(shape))
+            self.layers.append(layer(tuple(shape), width, kernel, stride))
+            with torch.no_grad():
+                out = self.layers[-1](torch.zeros(1, *shape))
+            spatial = out.ndim == 4
+            self.norms.append((nn.BatchNorm2d if spatial else nn.BatchNorm1d)(out.shape[1]))
+            self.pools.append(nn.AvgPool2d(2) if spatial else nn.Identity())
+            shape, stride = self.pools[-1](out).shape[1:], 1
+        self.head = nn.Linear(shape[0], classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature map before its pooling (N, width, h, w), or features (N, width)."""
+        x = self.layers[0](x)
+        for index in range(1, len(self.layers)):
+            x = self.pools[index - 1](torch.relu(self.norms[index - 1](x)))
+            x = self.layers[index](x)
+        return torch.relu(self.norms[-1](x))
+
+    def first_features(self, x: Tensor) -> Tensor:
+        """The first feature map before its pooling, for pictures of it."""
+        return torch.relu(self.norms[0](self.layers[0](x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (N, classes) of pictures (N, channels, height, width)."""
+        x = self.pools[-1](self.features(x))
+        if x.ndim == 4:
+            x = x.mean((2, 3))
+        return self.head(x)
+
+    @property
+    def map_stride(self) -> int:
+        """Input pixels between two sites of the last feature map."""
+        return stride_for(self.shapes[0][-1]) * 2 ** (len(self.layers) - 1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A width and what the network costs at it."""
+
+    width: int
+    cost: int
+
+
+def widest(build: Callable[[int], Any], cost: Callable[[Any], int], budget: int) -> Size:
+    """The largest width whose network costs no more than the budget.
+
+    The cost must not fall with the width.
+
+    Args:
+        build: Network of a width.
+        cost: Its cost, in the budget's unit.
+        budget: The most that it may cost.
+
+    Raises:
+        StructureError: Not even width one fits.
+
+    Example:
+        >>> widest(lambda width: width, lambda network: network**2, 50)
+        Size(width=7, cost=49)
+    """
+    low = Size(1, cost(build(1)))
+    if low.cost > budget:
+        raise StructureError(
+            f"a budget of at least {low.cost}", budget, "raise the budget or shrink the canvas"
+        )
+    high = 2
+    while (grown := Size(high, cost(build(high)))).cost <= budget:
+        low, high = grown, 2 * high
+    while high - low.width > 1:
+        middle = (low.width + high) // 2
+        tried = Size(middle, cost(build(middle)))
+        if tried.cost <= budget:
+            low = tried
+        else:
+            high = middle
+    return low
+
+
+def parameters(model: nn.Module) -> int:
+    """All trained numbers: weights, biases, norms and head."""
+    return sum(p.numel() for p in model.parameters())
