@@ -6,13 +6,16 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from symconv import drawing
 from symconv.errors import StructureError
+from symconv.lattice.filters import Filter
+from symconv.lattice.representations import Field
+from symconv.lattice.tied import Tied
 from symconv.lattice.windows import Size, Window, per_axis
 from symconv.lattice.wiring import Connections, Dense, Listed, Transposed, Windowed, Wiring
 
@@ -35,7 +38,8 @@ class Structure:
     or with the constructors below.
 
     Attributes:
-        kind: "dense", "sparse", "local", "region", "tiled", "conv" or one of these transposed.
+        kind: "dense", "sparse", "local", "region", "tiled", "conv", "group conv" or one of these
+            transposed.
         wiring: The connections themselves.
 
     Example:
@@ -145,6 +149,26 @@ class Structure:
         return cls("conv", wiring)
 
     @classmethod
+    def group_conv(
+        cls, in_field: Field, out_field: Field, window: Window, input_size: Size, groups: int = 1
+    ) -> Structure:
+        """A convolution that commutes with a point group: one weight an orbit of the filter.
+
+        A pair of units whose weight the symmetry forces to zero is no connection; multiply-
+        accumulates are those of the plain convolution that is executed.
+
+        Args:
+            in_field: Field of the input.
+            out_field: Field of the output.
+            window: The window.
+            input_size: Input positions per axis.
+            groups: Blocks of copies that see only each other.
+        """
+        conv = cls.conv(in_field.channels, out_field.channels, window, input_size, groups)
+        filter_ = Filter.of(in_field, out_field, window.kernel_size, groups)
+        return cls("group conv", Tied(cast(Windowed, conv.wiring), filter_.orbits))
+
+    @classmethod
     def of(cls, module: nn.Module, input_size: Size | None = None) -> Structure:
         """The structure of one layer: ours, or torch's linear and (transposed) convolutions.
 
@@ -206,7 +230,7 @@ class Structure:
     @property
     def sharing(self) -> float:
         """Connections per free weight."""
-        return self.connections / self.parameters
+        return self.connections / self.parameters if self.parameters else 0.0
 
     @property
     def dense_parameters(self) -> int:
@@ -287,8 +311,7 @@ class Structure:
             return self
         match self.wiring:
             case Windowed(window=window, input_size=size) as wiring:
-                reach = zip(window.extent, window.stride, size, strict=True)
-                crop = tuple(min(s, max(8, e + 3 * step)) for e, step, s in reach)
+                crop = _crop(window, size)
                 if self.kind == "local":
                     return Structure.local(1, 1, window, crop)
                 if isinstance(wiring.sharing, tuple):
@@ -297,6 +320,11 @@ class Structure:
                 labels = wiring.sharing[tuple(slice(n) for n in outputs)]
                 labels = np.unique(labels, return_inverse=True)[1].reshape(outputs)
                 return Structure.region(1, 1, window, crop, labels)
+            case Tied(base=base, orbits=orbits):
+                one = Structure.conv(1, 1, base.window, _crop(base.window, base.input_size))
+                first = slice(base.window.taps)  # the filter between the first two channels
+                tap = orbits._replace(weight=orbits.weight[first], sign=orbits.sign[first])
+                return Structure(self.kind, Tied(cast(Windowed, one.wiring), tap))
             case Transposed():
                 return self.transpose()._small().transpose()
             case Listed(table=table):
@@ -323,6 +351,12 @@ class Structure:
 
 def _shape(value: Size, name: str) -> tuple[int, ...]:
     return per_axis(value, len(value) if isinstance(value, Sequence) else 1, name)
+
+
+def _crop(window: Window, size: tuple[int, ...]) -> tuple[int, ...]:
+    """A lattice large enough to show a window and small enough to draw."""
+    reach = zip(window.extent, window.stride, size, strict=True)
+    return tuple(min(s, max(8, e + 3 * step)) for e, step, s in reach)
 
 
 def _windowed(

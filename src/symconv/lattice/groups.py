@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -109,21 +109,66 @@ class Group:
         """Index of each element's inverse."""
         return np.argwhere(self.product == 0)[:, 1]
 
-    def subgroup(self, elements: Sequence[int | Element], name: str | None = None) -> Group:
-        """The subgroup that some elements generate."""
-        chosen = [e.index if isinstance(e, Element) else e for e in elements]
-        name = name or f"<{', '.join(map(str, chosen))}> in {self.name}"
-        return Group(name, [self.matrices[i] for i in chosen], self.dimension)
+    @cached_property
+    def reversed_axes(self) -> tuple[bool, ...]:
+        """Per axis: does some element reverse it?
 
-    def positions_of(self, subgroup: Group) -> np.ndarray:
-        """Where a subgroup's elements stand among this group's.
+        There padding must be equal at both ends, and the sampling grid of a strided layer centred.
+        """
+        return tuple((self.matrices == -1).any(axis=(0, 2)).tolist())
+
+    def keeps(self, values: Sequence[int]) -> bool:
+        """Whether one value per axis is the same on all axes that the group exchanges.
+
+        Example:
+            >>> cyclic(4).keeps((3, 5)), dihedral(2).keeps((3, 5))
+            (False, True)
+        """
+        return bool((np.abs(self.matrices) @ np.asarray(values) == np.asarray(values)).all())
+
+    def subgroup(self, elements: Sequence[int | Element], name: str | None = None) -> Group:
+        """The subgroup that some elements generate, under its usual name where it has one.
+
+        Args:
+            elements: Elements of this group, or their indices.
+            name: What to call it; the usual name if left out.
+
+        Example:
+            >>> D4 = dihedral(4)
+            >>> D4.subgroup([3]), D4.subgroup([2, 4]), D4.subgroup([5])
+            (C4, D2, D4.subgroup([5]))
+        """
+        chosen = [e.index if isinstance(e, Element) else int(e) for e in elements]
+        made = Group(
+            name or f"{self.name}.subgroup({chosen})",
+            [self.matrices[i] for i in chosen],
+            self.dimension,
+        )
+        if name is None:
+            members = made.members
+            usual = (g for g in _usual(self.dimension) if g.members == members)
+            return next(usual, made)
+        return made
+
+    @cached_property
+    def members(self) -> frozenset[bytes]:
+        """The elements as a set, whatever their order."""
+        return frozenset(m.tobytes() for m in self.matrices)
+
+    def smaller(self, subgroup: Group | str) -> Group:
+        """A subgroup of this group, given itself or by its short name.
 
         Raises:
             StructureError: It has an element that this group lacks.
         """
-        if subgroup.dimension != self.dimension:
-            raise StructureError(f"a subgroup of {self}", str(subgroup))
-        return np.array([self._find(m) for m in subgroup.matrices])
+        group = parse(subgroup, self.dimension)
+        if not group.members <= self.members:
+            raise StructureError(f"a subgroup of {self}", str(group))
+        return group
+
+    def positions_of(self, subgroup: Group | str) -> np.ndarray:
+        """Where a subgroup's elements stand among this group's."""
+        return np.array([self._find(m) for m in self.smaller(subgroup).matrices])
 
     def trivial(self, copies: int = 1) -> representations.Field:
         """A field of plain channels: unchanged by every element."""
@@ -141,9 +186,9 @@ class Group:
         """A field with one channel per element, which the group permutes."""
         return representations.regular(self).field(copies)
 
-    def quotient(self, subgroup: Group, copies: int = 1) -> representations.Field:
+    def quotient(self, subgroup: Group | str, copies: int = 1) -> representations.Field:
         """A field with one channel per coset of a subgroup."""
-        return representations.quotient(self, subgroup).field(copies)
+        return representations.quotient(self, self.smaller(subgroup)).field(copies)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Group) and np.array_equal(self.matrices, other.matrices)
@@ -196,7 +241,7 @@ _QUARTER = _turn(2, 0, 1)
 
 def trivial(n: int) -> Group:
     """The group of the identity alone, in n dimensions."""
-    return Group("trivial", [], n)
+    return Group(f"trivial({n})", [], n)
 
 
 def flip(n: int, axis: int = -1) -> Group:
@@ -250,12 +295,21 @@ _NAMED = {"mirror": lambda: flip(1), "p4": lambda: cyclic(4), "p4m": lambda: dih
           "O": octahedral, "Oh": full_octahedral}  # fmt: skip
 
 
+@lru_cache
+def _usual(dimension: int) -> tuple[Group, ...]:
+    """The groups of a dimension that have a name, to call subgroups by."""
+    plane = [make(N) for N in (1, 2, 4) for make in (cyclic, dihedral)] if dimension == 2 else []
+    space = [octahedral(), full_octahedral()] if dimension == 3 else []
+    flips = [flip(dimension, axis) for axis in range(dimension)]
+    return (*plane, *space, trivial(dimension), *flips, hyperoctahedral(dimension))
+
+
 def parse(name: str | Group, dimension: int | None = None) -> Group:
     """The group that a short name stands for; a group is given back as it is.
 
     Args:
         name: "C1", "C2", "C4", "D1", "D2", "D4", "p4" (C4), "p4m" (D4), "O", "Oh", "B1" and so
-            on, "mirror", or "trivial" (which needs `dimension`).
+            on, "mirror", "trivial(2)", "flip(2, 0)", or "trivial" (which needs `dimension`).
         dimension: Number of space axes the group must have.
 
     Raises:
@@ -278,6 +332,10 @@ def _from_name(name: str, dimension: int | None) -> Group:
         return trivial(dimension)
     if name in _NAMED:
         return _NAMED[name]()
+    if match := re.fullmatch(r"trivial\((\d+)\)", name):
+        return trivial(int(match[1]))
+    if match := re.fullmatch(r"flip\((\d+), *(-?\d+)\)", name):
+        return flip(int(match[1]), int(match[2]))
     if match := re.fullmatch(r"([CDB])(\d+)", name):
         maker = {"C": cyclic, "D": dihedral, "B": hyperoctahedral}[match[1]]
         return maker(int(match[2]))

@@ -10,8 +10,10 @@ lie side by side: a regular field of c copies has c * |G| channels, the group in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +48,22 @@ class Representation:
         if copies < 0 or int(copies) != copies:
             raise StructureError("a whole number of copies, at least 0", copies)
         return Field(self.group, ((self, int(copies)),))
+
+    def restrict(self, subgroup: Group | str) -> Field:
+        """One copy seen by a subgroup: a field of as many channels."""
+        places = self.group.positions_of(subgroup)
+        smaller = self.group.smaller(subgroup)
+        permutation, signs = self.permutation[places], self.signs[places]
+        for known in (trivial(smaller), sign(smaller), vector(smaller), regular(smaller)):
+            copies, rest = divmod(self.size, known.size)
+            if rest:
+                continue
+            offsets = np.repeat(np.arange(copies) * known.size, known.size)
+            same_image = np.array_equal(np.tile(known.permutation, copies) + offsets, permutation)
+            if same_image and np.array_equal(np.tile(known.signs, copies), signs):
+                return known.field(copies)
+        name = f"{self.name}.restrict({smaller})"
+        return Representation(smaller, name, permutation, signs).field(1)
 
     def matrices(self) -> np.ndarray:
         """The representation as matrices (order, size, size)."""
@@ -115,37 +133,88 @@ class Field:
                 start += representation.size
         return np.concatenate(columns, axis=1)
 
+    def restrict(self, subgroup: Group | str) -> Field:
+        """The same channels seen by a subgroup, whose elements act as they did.
+
+        Where the smaller group's own trivial, sign, vector or regular representations lie side by
+        side, they are called by name: a regular field of D4 is two regular copies of C4.
+
+        Raises:
+            StructureError: `subgroup` is not one of the field's group.
+
+        Example:
+            >>> from symconv.lattice.groups import dihedral
+            >>> D4 = dihedral(4)
+            >>> (D4.regular(3) + D4.sign(2)).restrict("C4")
+            C4.regular(6) + C4.trivial(2)
+        """
+        parts = [(r.restrict(subgroup), copies) for r, copies in self.parts]
+        smaller = parts[0][0].group
+        return Field(smaller, tuple((r.parts[0][0], r.parts[0][1] * c) for r, c in parts))
+
+    def split(self, blocks: int) -> Field:
+        """The field of one of `blocks` equal blocks of neighbouring copies.
+
+        Raises:
+            StructureError: The copies do not form that many equal blocks.
+
+        Example:
+            >>> from symconv.lattice.groups import cyclic
+            >>> C4 = cyclic(4)
+            >>> C4.regular(6).split(3)
+            C4.regular(2)
+        """
+        runs = [(r, len(list(same))) for r, same in groupby(self._each())]
+        if len(runs) == 1 and runs[0][1] % blocks == 0:
+            return Field(self.group, ((runs[0][0], runs[0][1] // blocks),))
+        copies = [r for r, count in runs for _ in range(count)]
+        length = len(copies) // blocks
+        if len(copies) % blocks or copies[:length] * blocks != copies:
+            raise StructureError(
+                f"a field of {blocks} equal blocks of copies",
+                str(self),
+                "choose another number of groups, or write the field as a sum of equal blocks",
+            )
+        block = groupby(copies[:length])
+        return Field(self.group, tuple((r, len(list(same))) for r, same in block))
+
+    def _each(self) -> Iterator[Representation]:
+        """Every copy's representation in memory order."""
+        return chain.from_iterable(repeat(r, copies) for r, copies in self.parts)
+
     def __add__(self, other: Field) -> Field:
         if self.group != other.group:
             raise StructureError(f"two fields of one group, {self.group}", f"{other.group}")
         return Field(self.group, self.parts + other.parts)
 
     def __repr__(self) -> str:
-        return " + ".join(f"{self.group}.{r.name.format(copies=c)}" for r, c in self.parts)
+        return " + ".join(r.name.format(copies=c) for r, c in self.parts)
 
 
 def trivial(group: Group) -> Representation:
     """One channel that no element changes."""
     order = group.order
     one = np.ones((order, 1), np.int64)
-    return Representation(group, "trivial({copies})", one - 1, one)
+    return Representation(group, f"{group}.trivial({{copies}})", one - 1, one)
 
 
 def sign(group: Group) -> Representation:
     """One channel times the determinant: -1 under reflections."""
     signs = np.rint(np.linalg.det(group.matrices)).astype(np.int64)[:, None]
-    return Representation(group, "sign({copies})", np.zeros_like(signs), signs)
+    return Representation(group, f"{group}.sign({{copies}})", np.zeros_like(signs), signs)
 
 
 def vector(group: Group) -> Representation:
     """The group's own matrices: n channels, a vector over the axes of space."""
     image = np.abs(group.matrices).argmax(axis=1)
-    return Representation(group, "vector({copies})", image, group.matrices.sum(axis=1))
+    return Representation(group, f"{group}.vector({{copies}})", image, group.matrices.sum(axis=1))
 
 
 def regular(group: Group) -> Representation:
     """One channel per element, ``rho(g) e_h = e_{gh}``."""
-    return Representation(group, "regular({copies})", group.product, np.ones_like(group.product))
+    return Representation(
+        group, f"{group}.regular({{copies}})", group.product, np.ones_like(group.product)
+    )
 
 
 def quotient(group: Group, subgroup: Group) -> Representation:
@@ -158,5 +227,5 @@ def quotient(group: Group, subgroup: Group) -> Representation:
     lowest = group.product[:, members].min(axis=1)  # the coset's name: its lowest element
     names, coset = np.unique(lowest, return_inverse=True)
     image = coset[group.product[:, names]]
-    name = f"quotient({subgroup}, {{copies}})"
+    name = f"{group}.quotient({subgroup}, {{copies}})"
     return Representation(group, name, image, np.ones_like(image))

@@ -1,0 +1,133 @@
+"""The filter of a group convolution: which free weight each of its entries holds.
+
+The orbits are found once for each pair of representations, one copy each, and laid out over the
+copies by arithmetic: a filter between wide fields costs no more than one between narrow ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from symconv.lattice.orbits import ABSENT, Orbits, filter_orbits
+from symconv.lattice.representations import Field, Representation
+
+
+class Block(NamedTuple):
+    """The part of a filter between one representation of the input and one of the output.
+
+    Its weights are (blocks, out copies, in copies, orbits), flattened.
+
+    Attributes:
+        out_copies: Copies of the output's representation, in one block of channels.
+        in_copies: Copies of the input's, likewise.
+        out_size: Channels of one copy of the output's representation.
+        in_size: Channels of one copy of the input's.
+        orbits: Orbits of one pair of copies, over the flattened (out size, in size, *kernel).
+        start: Where its weights begin among those of the filter.
+        count: How many there are.
+    """
+
+    out_copies: int
+    in_copies: int
+    out_size: int
+    in_size: int
+    orbits: Orbits
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The filter of a convolution between two fields, in terms of its free weights.
+
+    Attributes:
+        blocks: Blocks of channels that see only each other (`groups` in torch).
+        kernel_size: Taps per axis.
+        rows: One tuple of `Block` for each representation of the output, one `Block` in it for
+            each of the input.
+
+    Example:
+        >>> from symconv.lattice.groups import cyclic
+        >>> C4 = cyclic(4)
+        >>> lifting = Filter.of(C4.trivial(3), C4.regular(8), (3, 3))
+        >>> lifting.shape, lifting.count
+        ((32, 3, 3, 3), 216)
+    """
+
+    blocks: int
+    kernel_size: tuple[int, ...]
+    rows: tuple[tuple[Block, ...], ...]
+
+    @classmethod
+    def of(
+        cls, in_field: Field, out_field: Field, kernel_size: tuple[int, ...], blocks: int = 1
+    ) -> Filter:
+        """The filter between two fields over one group.
+
+        Args:
+            in_field: Field of the input.
+            out_field: Field of the output.
+            kernel_size: Taps per axis.
+            blocks: Blocks of neighbouring copies that see only each other.
+
+        Raises:
+            StructureError: The fields have different groups or do not divide into the blocks, or
+                the kernel does not suit the group.
+        """
+        start, rows = 0, []
+        for out, out_copies in out_field.split(blocks).parts:
+            row = []
+            for into, in_copies in in_field.split(blocks).parts:
+                pair = pair_orbits(into, out, tuple(kernel_size))
+                count = blocks * out_copies * in_copies * pair.count
+                row.append(Block(out_copies, in_copies, out.size, into.size, pair, start, count))
+                start += count
+            rows.append(tuple(row))
+        return cls(blocks, tuple(kernel_size), tuple(rows))
+
+    @property
+    def count(self) -> int:
+        """Free weights in all."""
+        return sum(block.count for row in self.rows for block in row)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out channels, in channels of one block, *kernel), as torch keeps a filter."""
+        out = self.blocks * sum(row[0].out_copies * row[0].out_size for row in self.rows)
+        return out, sum(b.in_copies * b.in_size for b in self.rows[0]), *self.kernel_size
+
+    @cached_property
+    def orbits(self) -> Orbits:
+        """The free weight and the sign of every entry, over the flattened `shape`."""
+        taps = math.prod(self.kernel_size)
+        parts = [[_spread(block, self.blocks, taps) for block in row] for row in self.rows]
+        joined = np.concatenate([np.concatenate(row, axis=3) for row in parts], axis=2)
+        return Orbits(joined[0].ravel(), joined[1].ravel(), self.count)
+
+    def live_inputs(self, row: int) -> float:
+        """Mean number of entries not forced to zero, for an output of one representation."""
+        blocks = self.rows[row]
+        return sum(b.in_copies * float((b.orbits.sign != 0).sum()) / b.out_size for b in blocks)
+
+
+@lru_cache(maxsize=1024)
+def pair_orbits(into: Representation, out: Representation, kernel_size: tuple[int, ...]) -> Orbits:
+    """`filter_orbits` between one copy each of two representations, remembered."""
+    return filter_orbits(into.field(1), out.field(1), kernel_size)
+
+
+def _spread(block: Block, blocks: int, taps: int) -> np.ndarray:
+    """Weights and signs of a block: (2, blocks, out channels, in channels, taps)."""
+    one = block.orbits.weight.reshape(block.out_size, block.in_size, taps)
+    sign = block.orbits.sign.reshape(one.shape)
+    copies = np.arange(blocks * block.out_copies * block.in_copies)
+    first = copies.reshape(-1, 1, block.in_copies, 1, 1) * block.orbits.count + block.start
+    weight = np.where(one[:, None] == ABSENT, ABSENT, first + one[:, None])
+    both = np.stack([weight, np.broadcast_to(sign[:, None], weight.shape)])
+    shape = 2, blocks, block.out_copies * block.out_size, block.in_copies * block.in_size, taps
+    return both.reshape(shape)
