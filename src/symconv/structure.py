@@ -14,6 +14,7 @@ from scipy.sparse import coo_array, csr_array
 from symconv import drawing
 from symconv.errors import StructureError
 from symconv.lattice.filters import Filter
+from symconv.lattice.orbits import Orbits
 from symconv.lattice.representations import Field
 from symconv.lattice.tied import Tied
 from symconv.lattice.windows import Size, Window, per_axis
@@ -323,7 +324,7 @@ class Structure:
             case Tied(base=base, orbits=orbits):
                 one = Structure.conv(1, 1, base.window, _crop(base.window, base.input_size))
                 first = slice(base.window.taps)  # the filter between the first two channels
-                tap = orbits._replace(weight=orbits.weight[first], sign=orbits.sign[first])
+                tap = Orbits(orbits.weight[first], orbits.sign[first], orbits.count)
                 return Structure(self.kind, Tied(cast(Windowed, one.wiring), tap))
             case Transposed():
                 return self.transpose()._small().transpose()
