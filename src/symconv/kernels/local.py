@@ -12,8 +12,9 @@ Memory: beside the operands in channels-last layout, at most `workspace.BYTES` o
 filters, where they are gathered or grouped) is held at a time, or one patch where that is larger.
 No n x m matrix and no unfolded copy of the input is built, in the forward or the backward pass.
 
-Shapes: x (B, C, \*S), already padded; W (F, \*K, C / groups, O); labels (L,) with values below F, or
-None where F = L = the number of output positions; y (B, O, \*out), out = (S - d (K - 1) - 1) // s + 1.
+Shapes: x (B, C, \*S), already padded; W (F, \*K, C / groups, O); labels (L,) with values below F,
+or None where F = L = the number of output positions; y (B, O, \*out) with
+out = (S - d (K - 1) - 1) // s + 1.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def local_adjoint(
     dilation: Ints = (1,),
     groups: int = 1,
 ) -> Tensor:
-    """The transpose of `local_correlation` on inputs of `input_size`: (B, O, *out) to (B, C, *S)."""
+    """The transpose of `local_correlation`: (B, O, *out) to (B, C, *input_size)."""
     if workspace.traced_for_export():
         return _plain_adjoint(y, weight, labels, input_size, stride, dilation, groups)
     return _adjoint(y, weight, labels, input_size, stride, dilation, groups)
@@ -238,7 +239,7 @@ def _remember(ctx, first: Tensor, second: Tensor, labels: Tensor | None, *rest) 
     ctx.geometry = rest[-3:]
 
 
-def _setup_forward(ctx, inputs, output) -> None:
+def _setup(ctx, inputs, output) -> None:
     _remember(ctx, *inputs)
 
 
@@ -275,9 +276,9 @@ def _backward_weight_gradient(ctx, gradient):
     )
 
 
-_forward.register_autograd(_backward_forward, setup_context=_setup_forward)
-_adjoint.register_autograd(_backward_adjoint, setup_context=_setup_forward)
-_weight_gradient.register_autograd(_backward_weight_gradient, setup_context=_setup_forward)
+_forward.register_autograd(_backward_forward, setup_context=_setup)
+_adjoint.register_autograd(_backward_adjoint, setup_context=_setup)
+_weight_gradient.register_autograd(_backward_weight_gradient, setup_context=_setup)
 
 
 # Plain torch, for graphs that are exported: one product per tap, no unfolded copy.
@@ -294,8 +295,8 @@ def _plain_forward(x, weight, labels, stride, dilation, groups):
     out = output_size(x.shape[2:], weight.shape[1:-2], stride, dilation)
     total = None
     for tap, part in _taps(weight, labels, groups):
+        seen = x
         for axis, (t, d, s, o) in enumerate(zip(tap, dilation, stride, out, strict=True), 2):
-            seen = x if axis == 2 else seen
             seen = seen.narrow(axis, d * t, s * (o - 1) + 1)
             seen = seen[(slice(None),) * axis + (slice(None, None, s),)]
         seen = seen.flatten(2).unflatten(1, (groups, -1))

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from symconv.kernels import workspace
 
-
 with warnings.catch_warnings():
     # torch says once per process that its compressed layouts are in beta: here, to nobody.
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What the kernels share: the workspace bound, the walk over outputs, when to stay in plain torch."""
+"""What the kernels share: the bound on workspace, the walk over outputs, when to export."""
 
 from __future__ import annotations
 

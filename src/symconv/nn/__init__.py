@@ -1,0 +1,29 @@
+"""Layers whose structure you choose: drop-in modules beside torch's own."""
+
+from symconv.nn.bias_map import BiasMap
+from symconv.nn.local import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
+from symconv.nn.local_transpose import (
+    LocallyConnectedTranspose1d,
+    LocallyConnectedTranspose2d,
+    LocallyConnectedTranspose3d,
+)
+from symconv.nn.region import RegionConv1d, RegionConv2d, RegionConv3d
+from symconv.nn.sparse import SparseLinear
+from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
+
+__all__ = [
+    "BiasMap",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
+    "LocallyConnected3d",
+    "LocallyConnectedTranspose1d",
+    "LocallyConnectedTranspose2d",
+    "LocallyConnectedTranspose3d",
+    "RegionConv1d",
+    "RegionConv2d",
+    "RegionConv3d",
+    "SparseLinear",
+    "TiledConv1d",
+    "TiledConv2d",
+    "TiledConv3d",
+]
