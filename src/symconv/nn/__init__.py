@@ -1,6 +1,8 @@
 """Layers whose structure you choose: drop-in modules beside torch's own."""
 
 from symconv.nn.bias_map import BiasMap
+from symconv.nn.centring import OffCentreWarning
+from symconv.nn.group_conv import GroupConv1d, GroupConv2d, GroupConv3d
 from symconv.nn.local import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from symconv.nn.local_transpose import (
     LocallyConnectedTranspose1d,
@@ -13,12 +15,16 @@ from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
 
 __all__ = [
     "BiasMap",
+    "GroupConv1d",
+    "GroupConv2d",
+    "GroupConv3d",
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LocallyConnected3d",
     "LocallyConnectedTranspose1d",
     "LocallyConnectedTranspose2d",
     "LocallyConnectedTranspose3d",
+    "OffCentreWarning",
     "RegionConv1d",
     "RegionConv2d",
     "RegionConv3d",

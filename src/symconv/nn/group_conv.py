@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,14 @@ from symconv.errors import StructureError
 from symconv.functional import check_input, pad
 from symconv.kernels.tied import Tables, spread, tables
 from symconv.lattice.centring import check_window, padded_more
-from symconv.lattice.filters import Block, Filter
+from symconv.lattice.filters import Filter
 from symconv.lattice.orbits import Orbits
 from symconv.lattice.representations import Field
 from symconv.lattice.windows import Size, Window, per_axis
 from symconv.nn.centring import alignment
 from symconv.structure import Structure
 
-_LAYER: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV_LAYER: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -107,7 +108,8 @@ class _GroupConv(nn.Module):
         self._configure(in_field, out_field, window, groups)
         self.padding = padding if isinstance(padding, str) else self._entries(padding, "padding")
         self.align = align
-        self._tie(in_field, out_field, bias, device, dtype)
+        filter_ = Filter.of(in_field, out_field, window.kernel_size, self.groups)
+        self._tie(filter_, bias, device, dtype)
 
     # Construction, shared with the transpose
 
@@ -124,35 +126,209 @@ class _GroupConv(nn.Module):
                 f"{in_field} and {out_field}",
                 "bring both to a common subgroup with .restrict(subgroup)",
             )
-        self.groups = per_axis(groups, 1, "groups")[0]
         check_window(window, in_field.group)
         self.in_field, self.out_field, self.window = in_field, out_field, window
         self.in_channels, self.out_channels = in_field.channels, out_field.channels
         self.kernel_size, self.stride = window.kernel_size, window.stride
         self.dilation, self.padding_mode = window.dilation, window.padding_mode
+        self.groups = per_axis(groups, 1, "groups")[0]
 
-    def _tie(
-        self, rows: Field, columns: Field, bias: bool | None, device: Any, dtype: Any
-    ) -> None:
-        """Tables and parameters; the filter is (columns, rows // groups, *kernel)."""
-        point = (1,) * self.dimension
-        self._filter = Filter.of(rows, columns, self.kernel_size, self.groups)
-        scalar = self.out_field.group.trivial(1)
-        self._offset = Filter.of(scalar, self.out_field, point)
-        self._expanded: tuple[Any, ...] | None = None
+    def _tie(self, filter_: Filter, bias: bool | None, device: Any, dtype: Any) -> None:
+        """Parameters and tables for a filter, and for the bias: a filter from nothing."""
+        scalar, point = self.out_field.group.trivial(1), (1,) * self.dimension
+        self._filter, self._offset = filter_, Filter.of(scalar, self.out_field, point)
+        self._kept: tuple[Tensor, tuple[Any, ...], Tensor] | None = None
         if bias and not self._offset.count:
             raise StructureError(
-                "a field with an invariant vector (trivial, regular, quotient) for bias=True",
+                "an output field with an invariant vector (trivial, regular, quotient) for a bias",
                 str(self.out_field),
-                "a bias would break the symmetry: leave it out or give bias=False",
+                "a bias would break the symmetry: give bias=False or leave it out",
             )
         biases = 0 if bias is False else self._offset.count
-        self.weight = nn.Parameter(torch.empty(self._filter.count, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(filter_.count, device=device, dtype=dtype))
         free = torch.empty(biases, device=device, dtype=dtype)
         self.register_parameter("bias", nn.Parameter(free) if biases else None)
-        for name, block in self._named_blocks():
-            for part, table in zip(Tables._fields, _tables(block.orbits), strict=True):
-                here = table if table is None else table.to(self.weight.device)
-                self.register_buffer(f"_{name}_{part}", here, persistent=False)
+        self._register_tables()
         self.reset_parameters()
-'''
+
+    def _register_tables(self) -> None:
+        for name in ("_filter", "_offset"):
+            for row, blocks in enumerate(getattr(self, name).rows):
+                for column, block in enumerate(blocks):
+                    for part, table in _tables(block.orbits)._asdict().items():
+                        here = None if table is None else table.to(self.weight.device)
+                        self.register_buffer(f"{name}_{row}_{column}_{part}", here, False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Made anew instead of moved, so that `to_empty` leaves no garbage in them.
+        super()._apply(fn, recurse)
+        self._register_tables()
+        self._kept = None
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def reset_parameters(self) -> None:
+        """Draw anew: each filter entry uniform in +-1 / sqrt(fan-in), as in torch's convolutions.
+
+        Entries that the symmetry forces to zero do not count as fan-in.
+        """
+        with torch.no_grad():
+            for row, blocks in enumerate(self._filter.rows):
+                bound = 1 / math.sqrt(max(1.0, self._filter.live_inputs(row)))
+                for block in blocks:
+                    self.weight[block.start : block.start + block.count].uniform_(-bound, bound)
+            if self.bias is not None:
+                rows = range(len(self._filter.rows))
+                live = max(1.0, max(map(self._filter.live_inputs, rows)))
+                self.bias.uniform_(-1 / math.sqrt(live), 1 / math.sqrt(live))
+
+    # The filter
+
+    def filter(self) -> Tensor:
+        """The filter spread from its free weights, in the layout of torch's layer."""
+        weight = self.weight
+        reusable = (
+            not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+            and type(weight) is nn.Parameter
+            and not weight.is_inference()
+        )
+        if not reusable:
+            return self._expanded("_filter", weight)
+        # Writing through `.data` leaves the version as it is, so on the CPU values are compared;
+        # elsewhere that would wait for the device.
+        state = weight.data_ptr(), weight._version, weight.dtype, weight.device
+        if self._kept is not None:
+            seen, at, filter_ = self._kept
+            if at == state and (weight.device.type != "cpu" or torch.equal(seen, weight)):
+                return filter_
+        seen = weight.detach().clone() if weight.device.type == "cpu" else weight
+        self._kept = seen, state, self._expanded("_filter", weight)
+        return self._kept[2]
+
+    def full_bias(self) -> Tensor | None:
+        """The bias of every channel; None without bias."""
+        return None if self.bias is None else self._expanded("_offset", self.bias).flatten()
+
+    def _expanded(self, name: str, weight: Tensor) -> Tensor:
+        filter_: Filter = getattr(self, name)
+        g, taps = filter_.blocks, math.prod(filter_.kernel_size)
+        rows = []
+        for r, blocks in enumerate(filter_.rows):
+            parts = []
+            for c, b in enumerate(blocks):
+                table = Tables(*(getattr(self, f"{name}_{r}_{c}_{f}") for f in Tables._fields))
+                free = (
+                    weight
+                    if len(blocks) == len(filter_.rows) == 1
+                    else weight.narrow(0, b.start, b.count)
+                )
+                entries = spread(free.view(g * b.out_copies * b.in_copies, b.orbits.count), table)
+                entries = entries.view(g, b.out_copies, b.in_copies, b.out_size, b.in_size * taps)
+                shape = g, b.out_copies * b.out_size, b.in_copies * b.in_size, taps
+                parts.append(entries.transpose(2, 3).reshape(shape))
+            rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
+        whole = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+        return whole.reshape(filter_.shape)
+
+    # Use
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output for an input (N, in_field.channels, *S), or without N."""
+        n = self.dimension
+        check_input(x, n, self.in_channels, str(self.in_field))
+        window = self._window_at(x.shape[-n:])
+        amounts: Any = 0
+        if window.padding_mode == "zeros" and all(a == b for a, b in window.padding):
+            amounts = tuple(before for before, _ in window.padding)
+        else:
+            x = pad(x, window)
+        filter_, bias = self.filter(), self.full_bias()
+        return _CONV[n](x, filter_, bias, self.stride, amounts, self.dilation, self.groups)
+
+    def _window_at(self, size: Sequence[int]) -> Window:
+        """The window, padded more where `align` asks for it."""
+        extra = alignment(self, self.window, self.in_field.group, size, self.align)
+        return padded_more(self.window, extra) if any(extra) else self.window
+
+    def structure(self, input_size: Size) -> Structure:
+        """What the layer connects and shares on inputs of `input_size`.
+
+        Connections are the pairs whose weight the symmetry does not force to zero.
+        """
+        size = per_axis(input_size, self.dimension, "input_size")
+        window = self._window_at(size)
+        return Structure.group_conv(self.in_field, self.out_field, window, size, self.groups)
+
+    def to_conv(self, input_size: Size | None = None) -> nn.Module:
+        """The equal plain torch convolution.
+
+        Args:
+            input_size: Input positions per axis; a layer with `align=True` needs it, as its
+                padding depends on the size, and the convolution then suits that size only.
+
+        Raises:
+            StructureError: `align=True` and no size is given.
+        """
+        padding = self.padding
+        if self.align:
+            if input_size is None:
+                raise StructureError("input_size for a layer with align=True", None)
+            window = self._window_at(per_axis(input_size, self.dimension, "input_size"))
+            padding = tuple(before for before, _ in window.padding)
+        return self._plain(_CONV_LAYER[self.dimension], padding=padding)
+
+    def _plain(self, layer: Any, **options: Any) -> nn.Module:
+        names = "in_channels out_channels kernel_size stride dilation groups padding_mode"
+        arguments = {name: getattr(self, name) for name in names.split()} | options
+        factory = {"device": self.weight.device, "dtype": self.weight.dtype}
+        conv = nn.utils.skip_init(layer, **arguments, bias=self.bias is not None, **factory)
+        with torch.no_grad():
+            conv.weight.copy_(self.filter())
+            if self.bias is not None:
+                conv.bias.copy_(self.full_bias())
+        return conv.train(self.training)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments; those at their default are left out."""
+        once, none = (1,) * self.dimension, (0,) * self.dimension
+        defaults: dict[str, Any] = {"kernel_size": None, "stride": once, "padding": none,
+            "output_padding": none, "dilation": once, "groups": 1, "padding_mode": "zeros",
+            "align": False}  # fmt: skip
+        values = {name: getattr(self, name, default) for name, default in defaults.items()}
+        options = [f"{k}={_short(v)}" for k, v in values.items() if v != defaults[k]]
+        if self.bias is None and self._offset.count:
+            options.append("bias=False")
+        return ", ".join([str(self.in_field), str(self.out_field), *options])
+
+
+@lru_cache(maxsize=1024)
+def _tables(orbits: Orbits) -> Tables:
+    return tables(orbits)
+
+
+def _short(value: Any) -> str:
+    """A tuple of equal entries as one of them."""
+    return repr(value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value)
+
+
+class GroupConv1d(_GroupConv):
+    """Group convolution over one axis of space; documented at its base class."""
+
+    __doc__ = _GroupConv.__doc__
+    dimension = 1
+
+
+class GroupConv2d(_GroupConv):
+    """Group convolution over two axes of space."""
+
+    __doc__ = _GroupConv.__doc__
+    dimension = 2
+
+
+class GroupConv3d(_GroupConv):
+    """Group convolution over three axes of space."""
+
+    __doc__ = _GroupConv.__doc__
+    dimension = 3
