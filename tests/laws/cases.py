@@ -124,9 +124,14 @@ def local(draw, dimension: int) -> Case:
 def local_transpose(draw, dimension: int) -> Case:
     a = draw(arguments(dimension))
     options = {k: v for k, v in a.options.items() if k != "padding_mode"}
-    if isinstance(options["padding"], str):
-        options["padding"] = 0
     step = options["stride"] if isinstance(options["stride"], tuple) else (1,) * dimension
+    spread = Window.of(dimension, a.kernel_size, step, 0, options["dilation"]).transposed_size(
+        a.size
+    )
+    wanted = options["padding"] if isinstance(options["padding"], tuple) else (0,) * dimension
+    options["padding"] = tuple(  # it cuts the output: leave one position at least
+        min(p, (n - 1) // 2) for p, n in zip(wanted, spread, strict=True)
+    )
     extra = tuple(draw(st.integers(0, max(0, s - 1))) for s in step)
     make = layer_class("LocallyConnectedTranspose", dimension)
     options |= {"output_padding": extra, "dtype": torch.float64}
