@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,12 @@ class Measured:
     def peak_bytes(self) -> int:
         """Layer, input and the most that the pass added."""
         return self.layer_bytes + self.input_bytes + self.forward_bytes
+
+    def to_dict(self) -> dict[str, object]:
+        """Every figure by name; of a structure that did not run, its name and why."""
+        if self.skipped is not None:
+            return {"kind": self.kind, "threads": self.threads, "skipped": self.skipped}
+        return asdict(self) | {"peak_bytes": self.peak_bytes}
 
 
 def measure(costs: Table, limit: int | None = None, seconds: float = SECONDS) -> list[Measured]:

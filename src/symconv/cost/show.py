@@ -64,8 +64,8 @@ def show(
         console.print(f"{name}: not possible here: {reason}")
     console.print(
         "same: as many outputs as inputs (over the stride); full: the window may stick out by all "
-        "but one tap. Translations are circular, by multiples of the stride; where they are not exact the "
-        "interior is, and the border differs."
+        "but one tap. Translations are circular, by multiples of the stride; where they are not "
+        "exact the interior is, and the border differs."
     )
     if measured is not None:
         _show_measured(console, measured)
@@ -177,7 +177,15 @@ def _show_measured(console: Console, measured: Sequence[Measured]) -> None:
     ran = [m for m in measured if m.skipped is None]
     threads = f"{measured[0].threads} thread{'s' if measured[0].threads > 1 else ''}"
     console.print(f"\n[bold]Measured[/bold] forward passes on the CPU, {threads}")
-    labels = ["median ms", "fastest ms", "passes", "bytes: layer", "  input", "  peak in forward"]
+    labels = [
+        "median ms",
+        "fastest ms",
+        "passes",
+        "bytes: layer",
+        "  input",
+        "  forward adds",
+        "  peak",
+    ]
     columns = [
         (
             m.kind,
@@ -188,6 +196,7 @@ def _show_measured(console: Console, measured: Sequence[Measured]) -> None:
                 f"{m.layer_bytes:,}",
                 f"{m.input_bytes:,}",
                 f"{m.forward_bytes:,}",
+                f"{m.peak_bytes:,}",
             ],
         )
         for m in ran
@@ -199,6 +208,6 @@ def _show_measured(console: Console, measured: Sequence[Measured]) -> None:
             console.print(f"{m.kind}: skipped: {m.skipped}")
     console.print(
         "Passes are interleaved. The layer's bytes are weights and index; the forward pass adds "
-        "its output and workspace. Local, tiled and conv do the same MACs: sharing weights saves "
+        "its output and, for a moment, its workspace. Local, tiled and conv do the same MACs: sharing weights saves "
         "memory, not operations."
     )
