@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from symconv.errors import StructureError
 from symconv.lattice.windows import Size, Window, per_axis
@@ -97,7 +98,7 @@ class Cost:
         """Memory of weights, index, input and output; a layer's workspace comes on top."""
         return self.weight_bytes + self.index_bytes + self.input_bytes + self.output_bytes
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Every count by name."""
         derived = "flops flops_k weight_bytes index_bytes input_bytes output_bytes total_bytes"
         return asdict(self) | {name: getattr(self, name) for name in derived.split()}
@@ -165,7 +166,7 @@ class Table:
         names = "weights", "flops", "flops_k"
         return {name: Fraction(getattr(dense, name), getattr(conv, name)) for name in names}
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it in plain lists, strings and numbers."""
         return {
             "input": list(self.input_shape),

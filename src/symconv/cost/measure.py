@@ -59,7 +59,7 @@ class Measured:
         """Layer, input and the most that the pass added."""
         return self.layer_bytes + self.input_bytes + self.forward_bytes
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Every figure by name; of a structure that did not run, its name and why."""
         if self.skipped is not None:
             return {"kind": self.kind, "threads": self.threads, "skipped": self.skipped}

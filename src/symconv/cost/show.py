@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from symconv.cost.counts import Boundary, Cost, Table
@@ -39,6 +40,15 @@ _BOUNDARY = (
     "  on zero padding",
     "translations exact",
 )
+_MEASURES: dict[str, Callable[[Measured], str]] = {
+    "median ms": lambda m: f"{1e3 * m.seconds:,.3f}",
+    "fastest ms": lambda m: f"{1e3 * m.fastest:,.3f}",
+    "passes": lambda m: f"{m.passes:,}",
+    "bytes: layer": lambda m: f"{m.layer_bytes:,}",
+    "  input": lambda m: f"{m.input_bytes:,}",
+    "  forward adds": lambda m: f"{m.forward_bytes:,}",
+    "  peak": lambda m: f"{m.peak_bytes:,}",
+}
 
 
 def show(
@@ -61,7 +71,7 @@ def show(
     console.print("\n[bold]The border[/bold]: the same convolution under each decision")
     _print(console, list(_BOUNDARY), [_boundary_column(b) for b in costs.boundaries])
     for name, reason in costs.refused:
-        console.print(f"{name}: not possible here: {reason}")
+        console.print(f"{name}: not possible here: {escape(reason)}")
     console.print(
         "same: as many outputs as inputs (over the stride); full: the window may stick out by all "
         "but one tap. Translations are circular, by multiples of the stride; where they are not "
@@ -177,37 +187,14 @@ def _show_measured(console: Console, measured: Sequence[Measured]) -> None:
     ran = [m for m in measured if m.skipped is None]
     threads = f"{measured[0].threads} thread{'s' if measured[0].threads > 1 else ''}"
     console.print(f"\n[bold]Measured[/bold] forward passes on the CPU, {threads}")
-    labels = [
-        "median ms",
-        "fastest ms",
-        "passes",
-        "bytes: layer",
-        "  input",
-        "  forward adds",
-        "  peak",
-    ]
-    columns = [
-        (
-            m.kind,
-            [
-                f"{1e3 * m.seconds:,.3f}",
-                f"{1e3 * m.fastest:,.3f}",
-                f"{m.passes:,}",
-                f"{m.layer_bytes:,}",
-                f"{m.input_bytes:,}",
-                f"{m.forward_bytes:,}",
-                f"{m.peak_bytes:,}",
-            ],
-        )
-        for m in ran
-    ]
+    columns = [(m.kind, [text(m) for text in _MEASURES.values()]) for m in ran]
     if columns:
-        _print(console, labels, columns)
+        _print(console, list(_MEASURES), columns)
     for m in measured:
         if m.skipped is not None:
-            console.print(f"{m.kind}: skipped: {m.skipped}")
+            console.print(f"{m.kind}: skipped: {escape(m.skipped)}")
     console.print(
         "Passes are interleaved. The layer's bytes are weights and index; the forward pass adds "
-        "its output and, for a moment, its workspace. Local, tiled and conv do the same MACs: sharing weights saves "
-        "memory, not operations."
+        "its output and, for a moment, its workspace. Local, tiled and conv do the same MACs: "
+        "sharing weights saves memory, not operations."
     )
