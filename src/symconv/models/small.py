@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +23,16 @@ def stride_for(canvas: int) -> int:
 class SmallNetwork(nn.Module):
     """Three structured layers, each with batch norm, ReLU and 2x2 average pooling; then a head.
 
-    Layers whose output has no positions (dense, sparse) have nothing to pool, and the same
-    network is a perceptron of the same depth.
+    Each pooling halves the map and doubles the channels of the next layer; the last map is
+    averaged over its positions before the linear head. Layers whose output has no positions
+    (dense, sparse) have nothing to pool, and the same network is a perceptron of the same depth
+    and constant width.
 
     Args:
         layer: Called as `layer(shape, width, kernel, stride)`, where shape is one input's
             (channels, *space): the structured layer with `width` output channels or features.
         shape: Shape of one picture (channels, height, width).
-        width: Output channels (or features) of each layer.
+        width: Output channels (or features) of the first layer.
         classes: Number of classes.
         kernels: Kernel size of each layer.
 
@@ -62,6 +65,7 @@ class SmallNetwork(nn.Module):
             self.norms.append((nn.BatchNorm2d if spatial else nn.BatchNorm1d)(out.shape[1]))
             self.pools.append(nn.AvgPool2d(2) if spatial else nn.Identity())
             shape, stride = self.pools[-1](out).shape[1:], 1
+            width = 2 * width if spatial else width
         self.head = nn.Linear(shape[0], classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -119,17 +123,23 @@ def widest(build: Callable[[int], Any], cost: Callable[[Any], int], budget: int)
         raise StructureError(
             f"a budget of at least {low.cost}", budget, "raise the budget or shrink the canvas"
         )
-    high = 2
-    while (grown := Size(high, cost(build(high)))).cost <= budget:
-        low, high = grown, 2 * high
-    while high - low.width > 1:
-        middle = (low.width + high) // 2
-        tried = Size(middle, cost(build(middle)))
+    high: Size | None = None
+    while high is None or high.width - low.width > 1:
+        # Costs grow between linearly and quadratically: go where the budget should be met.
+        power = 2.0 if high is None else _growth(low, high)
+        guess = max(low.width + 1, int(low.width * (budget / low.cost) ** (1 / power)))
+        guess = guess if high is None else min(guess, high.width - 1)
+        tried = Size(guess, cost(build(guess)))
         if tried.cost <= budget:
             low = tried
         else:
-            high = middle
+            high = tried
     return low
+
+
+def _growth(low: Size, high: Size) -> float:
+    """The exponent by which the cost grows between two widths."""
+    return max(0.5, math.log(high.cost / low.cost) / math.log(high.width / low.width))
 
 
 def parameters(model: nn.Module) -> int:

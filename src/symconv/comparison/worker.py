@@ -1,0 +1,178 @@
+"""What happens inside one run: train, test, and look at the trained network."""
+
+from __future__ import annotations
+
+import base64
+import warnings
+from functools import lru_cache
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from symconv.comparison.counting import build, count
+from symconv.comparison.runs import Run
+from symconv.comparison.structures import STRUCTURES, TESTS, Row
+from symconv.data import PictureSet, Source, Split
+from symconv.models import SmallNetwork
+from symconv.train.loop import Recipe, fit, scores
+from symconv.transforms import translate
+
+SHOWN_FILTERS = 8
+
+
+@lru_cache(maxsize=2)
+def load(source: Source) -> PictureSet:
+    """The pictures, read once per process; the process that started this one has warned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return source.load()
+
+
+def pack(correct: Tensor) -> dict:
+    """Correctness per picture as a short text."""
+    bits = np.packbits(correct.numpy().astype(np.uint8))
+    return {"count": len(correct), "bits": base64.b64encode(bits.tobytes()).decode()}
+
+
+def unpack(packed: dict) -> NDArray:
+    """The inverse of `pack`.
+
+    Example:
+        >>> unpack(pack(torch.tensor([True, False, True]))).tolist()
+        [True, False, True]
+    """
+    bits = np.frombuffer(base64.b64decode(packed["bits"]), np.uint8)
+    return np.unpackbits(bits, count=packed["count"]).astype(bool)
+
+
+def execute(run: Run) -> dict:
+    """Train one network and return what is to be known of it, as JSON can hold it.
+
+    The caller's random state and thread count are left as they were.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            return _execute(run, load(run.source), STRUCTURES[run.structure])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _execute(run: Run, data: PictureSet, row: Row) -> dict:
+    shape = tuple(data.train.pictures.shape[1:])
+    network = build(row, shape, run.width, len(data.classes), run.options)
+    recipe = Recipe(
+        run.steps,
+        run.batch,
+        run.learning_rate,
+        run.weight_decay,
+        run.seed,
+        run.accelerator,
+        run.precision,
+    )
+    train = data.train.first(run.train_size)
+    augment = row.augment(data) if row.augment else None
+    fitted = fit(network, train.pictures, train.labels, recipe, augment)
+    counts = count(network)
+    result = {
+        "loss": fitted.loss,
+        "seconds": sum(fitted.step_seconds),
+        "step_seconds": median(fitted.step_seconds),
+        "parameters": counts.parameters,
+        "connections": counts.connections,
+        "macs": counts.macs,
+    }
+    if not run.final:
+        return result | validate(network, data.validation)
+    correct = {name: right(network, getattr(data, TESTS[name])) for name in row.tests}
+    result["accuracy"] = {name: float(c.float().mean()) for name, c in correct.items()}
+    result["correct"] = {name: pack(c) for name, c in correct.items()}
+    return result | inspect(network, data, row) if run.inspect else result
+
+
+def right(network: SmallNetwork, split: Split) -> Tensor:
+    """Whether each picture is classified correctly."""
+    return scores(network, split.pictures).argmax(1) == split.labels
+
+
+def validate(network: SmallNetwork, split: Split) -> dict:
+    """Accuracy and loss on the validation pictures."""
+    found = scores(network, split.pictures)
+    return {
+        "validation": float((found.argmax(1) == split.labels).float().mean()),
+        "validation_loss": float(F.cross_entropy(found, split.labels)),
+    }
+
+
+def inspect(network: SmallNetwork, data: PictureSet, row: Row) -> dict:
+    """What the page and the table show of a trained network beyond its accuracy."""
+    network.cpu()
+    with torch.no_grad():
+        works, reason = other_size(network, data)
+        return {
+            "equivariance": equivariance_error(network, data.test.pictures),
+            "other_sizes": works,
+            "other_sizes_reason": reason,
+            "filters": [
+                {"label": label, "values": np.round(values[:SHOWN_FILTERS], 4).tolist()}
+                for label, values in row.filters(network.layers[0], network.shapes[0])
+            ],
+            "maps": feature_maps(network, data),
+        }
+
+
+def equivariance_error(network: SmallNetwork, pictures: Tensor) -> float:
+    """||f(g x) - g f(x)|| / ||g f(x)|| for the last feature map f before its pooling.
+
+    g shifts circularly by one site of that map along both axes (in pixels: the map's stride). On
+    features without positions g does nothing, which asks for invariance.
+    """
+    step = network.map_stride
+    before = network.features(pictures)
+    after = network.features(translate(pictures, (step, step)))
+    if before.ndim == 4:
+        before = translate(before, (1, 1))
+    return float((after - before).norm() / before.norm().clamp_min(1e-12))
+
+
+def other_size(network: SmallNetwork, data: PictureSet) -> tuple[bool, str]:
+    """Whether the trained network runs on a canvas half as large again, and why not."""
+    larger = F.pad(data.test.pictures[:2], [data.canvas // 4] * 4)
+    try:
+        network(larger)
+    except (ValueError, RuntimeError) as error:
+        return False, str(error).splitlines()[0]
+    return True, ""
+
+
+def feature_maps(network: SmallNetwork, data: PictureSet) -> dict | None:
+    """f(g x) beside g f(x) for the first feature map, in the channel that responds most.
+
+    g shifts one site less than the last map's stride: an odd number of sites, so that filters
+    which repeat every second site are told from filters that are the same everywhere.
+    """
+    chosen = int((data.test.labels == len(data.classes) - 1).nonzero()[0])
+    picture = data.test.pictures[chosen : chosen + 1]
+    first = network.first_features(picture)
+    if first.ndim != 4:
+        return None
+    stride = data.canvas // first.shape[-1]
+    sites = network.map_stride // stride - 1
+    moved = translate(picture, (sites * stride, sites * stride))
+    expected, found = translate(first, (sites, sites)), network.first_features(moved)
+    channel = int(first[0].var((1, 2)).argmax())
+    error = float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+    shown = {
+        "picture": picture[0].mean(0),
+        "moved": moved[0].mean(0),
+        "of_moved": found[0, channel],
+        "moved_of": expected[0, channel],
+    }
+    lists = {name: np.round(values.numpy(), 3).tolist() for name, values in shown.items()}
+    return lists | {"error": error, "pixels": sites * stride}
