@@ -1,8 +1,8 @@
 """Spreading free weights over the entries of a filter, and the sum that is its adjoint.
 
 Both are linear and each is the other's transpose, so that each is the other's derivative, to any
-order. Torch's own derivative of `index_select` adds element by element; here every free weight
-gathers its entries instead, which is why a group convolution trains at the speed of a plain one.
+order. Torch's own derivative of a gather adds element by element; here every free weight collects
+its entries instead, which is why a group convolution trains at the speed of a plain one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from symconv.lattice.orbits import Orbits
 
 
 class Tables(NamedTuple):
-    """Which entries hold which weight, from both ends.
+    """Which entries hold which of W weights, from both ends, for each of O outputs of a copy.
 
     Attributes:
-        index: (entries,) where an entry finds its value in (weights), or in (weights, minus
-            weights, zero) where `signs` has negative ones.
-        inverse: (most entries of one weight, weights) the entries of each weight.
-        signs: Like `inverse`: +1, -1 or 0 (no such entry); None where all are +1.
+        index: (O, E) where each of the entries finds its value: among the W weights, or among
+            (weights, minus weights, zero) where `signs` is given.
+        inverse: (O, M, W) the at most M entries of each weight.
+        signs: (O, M, W) their signs, 0 where there is no such entry; None where all are +1.
     """
 
     index: Tensor
@@ -31,27 +31,28 @@ class Tables(NamedTuple):
     signs: Tensor | None
 
 
-def tables(orbits: Orbits) -> Tables:
-    """The tables of some orbits.
+def tables(orbits: Orbits, outputs: int) -> Tables:
+    """The tables of some orbits over (outputs, entries), flattened.
 
     Example:
-        >>> tables(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1))
-        Tables(index=tensor([0, 2, 1]), inverse=tensor([[0],
-                [2]]), signs=tensor([[ 1],
-                [-1]], dtype=torch.int8))
+        >>> tables(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1), outputs=1)
+        Tables(index=tensor([[0, 2, 1]]), inverse=tensor([[[0],
+                 [2]]]), signs=tensor([[[ 1],
+                 [-1]]], dtype=torch.int8))
     """
-    live = np.flatnonzero(orbits.sign)
-    order = live[np.argsort(orbits.weight[live], kind="stable")]
-    owner = orbits.weight[order]
-    first = np.searchsorted(owner, np.arange(orbits.count))
-    rank = np.arange(len(order)) - first[owner]
-    most = int(rank.max(initial=-1)) + 1
-    inverse = np.tile(order[first], (most, 1))  # an absent one repeats the first, times zero
-    signs = np.zeros((most, orbits.count), np.int8)
-    inverse[rank, owner], signs[rank, owner] = order, orbits.sign[order]
-    index = np.where(orbits.sign < 0, orbits.count + orbits.weight, orbits.weight)
-    index = np.where(orbits.sign == 0, 2 * orbits.count, index)
-    plain = bool((signs > 0).all()) and len(live) == len(orbits.sign)
+    weight, sign = orbits.weight.reshape(outputs, -1), orbits.sign.reshape(outputs, -1)
+    output, entry = np.nonzero(sign)
+    owner = output * orbits.count + weight[output, entry]
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=outputs * orbits.count)
+    rank = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+    most = int(counts.max(initial=0))
+    inverse = np.zeros((outputs, most, orbits.count), np.int64)
+    signs = np.zeros(inverse.shape, np.int8)
+    place = output[order], rank, weight[output, entry][order]
+    inverse[place], signs[place] = entry[order], sign[output, entry][order]
+    index = np.where(sign < 0, orbits.count + weight, np.where(sign, weight, 2 * orbits.count))
+    plain = bool((signs > 0).all() and (sign > 0).all())
     return Tables(
         torch.from_numpy(index),
         torch.from_numpy(inverse),
@@ -60,48 +61,47 @@ def tables(orbits: Orbits) -> Tables:
 
 
 def spread(weight: Tensor, tables: Tables) -> Tensor:
-    r"""The value of every entry: ``y[..., j] = sign[j] * weight[..., orbit[j]]``.
+    """The value of every entry: ``y[r, o, c, e] = sign[o, e] * weight[r, c, orbit[o, e]]``.
 
     Args:
-        weight: Free weights (\*, weights).
+        weight: Free weights (R, C, W).
         tables: Their tables.
 
     Returns:
-        (\*, entries). Exact: values are copied or negated.
+        (R, O, C, E). Exact: values are copied or negated.
 
     Example:
-        >>> pair = tables(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1))
-        >>> spread(torch.tensor([5.0]), pair)
+        >>> pair = tables(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1), outputs=1)
+        >>> spread(torch.tensor([[[5.0]]]), pair).flatten()
         tensor([ 5.,  0., -5.])
-        >>> gather(torch.tensor([1.0, 10.0, 100.0]), pair)
+        >>> collect(torch.tensor([[[[1.0, 10.0, 100.0]]]]), pair).flatten()
         tensor([-99.])
     """
     return _Spread.apply(weight, *tables)  # type: ignore[return-value]
 
 
-def gather(entries: Tensor, tables: Tables) -> Tensor:
-    r"""The transpose of `spread`: the signed sum over each weight's entries.
+def collect(entries: Tensor, tables: Tables) -> Tensor:
+    """The transpose of `spread`: the signed sum over each weight's entries.
 
     Args:
-        entries: (\*, entries).
+        entries: (R, O, C, E).
         tables: The tables.
 
     Returns:
-        (\*, weights).
+        (R, C, W).
     """
-    return _Gather.apply(entries, *tables)  # type: ignore[return-value]
+    return _Collect.apply(entries, *tables)  # type: ignore[return-value]
 
 
 def reference_spread(weight: Tensor, tables: Tables) -> Tensor:
     """`spread` by a matrix of -1, 0 and 1: slow, and differentiated by torch."""
-    weights, entries = weight.shape[-1], tables.index.numel()
-    both = torch.nn.functional.one_hot(tables.index, 2 * weights + 1).to(weight.dtype)
-    matrix = both[:, :weights] - both[:, weights : 2 * weights]
-    return weight @ matrix.reshape(entries, weights).t()
+    count = weight.shape[-1]
+    both = torch.nn.functional.one_hot(tables.index, 2 * count + 1).to(weight.dtype)
+    return torch.einsum("rcw,oew->roce", weight, both[..., :count] - both[..., count : 2 * count])
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map given by tables, with its transpose as `backward`."""
+    """A linear map given by tables; its derivatives need nothing else."""
 
     generate_vmap_rule = True
 
@@ -115,24 +115,26 @@ class _Spread(_Linear):
     @staticmethod
     def forward(weight: Tensor, index: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
         if signs is not None:
-            zero = weight.new_zeros(*weight.shape[:-1], 1)
-            weight = torch.cat([weight, -weight, zero], -1)
-        return weight.index_select(-1, index)
+            weight = torch.cat([weight, -weight, weight.new_zeros(*weight.shape[:-1], 1)], -1)
+        return _take(weight.unsqueeze(1), index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Gather.apply(grad, *ctx.saved_tensors), None, None, None
+        return _Collect.apply(grad, *ctx.saved_tensors), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return _Spread.apply(tangent, *ctx.saved_tensors)
 
 
-class _Gather(_Linear):
+class _Collect(_Linear):
     @staticmethod
     def forward(entries: Tensor, index: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
-        each = entries.index_select(-1, inverse.flatten()).unflatten(-1, inverse.shape)
-        return (each if signs is None else each * signs.to(each.dtype)).sum(-2)
+        each = _take(entries, inverse.flatten(1))
+        if signs is not None:
+            each = each * signs.to(each.dtype).flatten(1).unsqueeze(1)
+        most, weights = inverse.shape[1:]
+        return each.sum(1) if most == 1 else each.unflatten(-1, (most, weights)).sum((1, 3))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
@@ -140,4 +142,12 @@ class _Gather(_Linear):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _Gather.apply(tangent, *ctx.saved_tensors)
+        return _Collect.apply(tangent, *ctx.saved_tensors)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """``y[r, o, c, e] = values[r, o, c, index[o, e]]``; one gather, straight into its place."""
+    rows, _, columns, _ = values.shape
+    outputs, entries = index.shape
+    chosen = index[None, :, None].expand(rows, outputs, columns, entries)
+    return values.expand(rows, outputs, columns, values.shape[-1]).gather(3, chosen)

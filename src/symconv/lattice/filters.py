@@ -23,6 +23,7 @@ class Block(NamedTuple):
     Its weights are (blocks, out copies, in copies, orbits), flattened.
 
     Attributes:
+        blocks: Blocks of channels that see only each other.
         out_copies: Copies of the output's representation, in one block of channels.
         in_copies: Copies of the input's, likewise.
         out_size: Channels of one copy of the output's representation.
@@ -32,6 +33,7 @@ class Block(NamedTuple):
         count: How many there are.
     """
 
+    blocks: int
     out_copies: int
     in_copies: int
     out_size: int
@@ -85,7 +87,8 @@ class Filter:
             for into, in_copies in in_field.split(blocks).parts:
                 pair = pair_orbits(into, out, tuple(kernel_size))
                 count = blocks * out_copies * in_copies * pair.count
-                row.append(Block(out_copies, in_copies, out.size, into.size, pair, start, count))
+                copies = blocks, out_copies, in_copies
+                row.append(Block(*copies, out.size, into.size, pair, start, count))
                 start += count
             rows.append(tuple(row))
         return cls(blocks, tuple(kernel_size), tuple(rows))
@@ -105,7 +108,7 @@ class Filter:
     def orbits(self) -> Orbits:
         """The free weight and the sign of every entry, over the flattened `shape`."""
         taps = math.prod(self.kernel_size)
-        parts = [[_spread(block, self.blocks, taps) for block in row] for row in self.rows]
+        parts = [[_spread(block, taps) for block in row] for row in self.rows]
         joined = np.concatenate([np.concatenate(row, axis=3) for row in parts], axis=2)
         return Orbits(joined[0].ravel(), joined[1].ravel(), self.count)
 
@@ -121,13 +124,13 @@ def pair_orbits(into: Representation, out: Representation, kernel_size: tuple[in
     return filter_orbits(into.field(1), out.field(1), kernel_size)
 
 
-def _spread(block: Block, blocks: int, taps: int) -> np.ndarray:
+def _spread(block: Block, taps: int) -> np.ndarray:
     """Weights and signs of a block: (2, blocks, out channels, in channels, taps)."""
     one = block.orbits.weight.reshape(block.out_size, block.in_size, taps)
     sign = block.orbits.sign.reshape(one.shape)
-    copies = np.arange(blocks * block.out_copies * block.in_copies)
+    copies = np.arange(block.blocks * block.out_copies * block.in_copies)
     first = copies.reshape(-1, 1, block.in_copies, 1, 1) * block.orbits.count + block.start
     weight = np.where(one[:, None] == ABSENT, ABSENT, first + one[:, None])
     both = np.stack([weight, np.broadcast_to(sign[:, None], weight.shape)])
-    shape = 2, blocks, block.out_copies * block.out_size, block.in_copies * block.in_size, taps
-    return both.reshape(shape)
+    channels = block.out_copies * block.out_size, block.in_copies * block.in_size
+    return both.reshape(2, block.blocks, *channels, taps)

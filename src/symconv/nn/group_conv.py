@@ -15,7 +15,7 @@ from symconv.errors import StructureError
 from symconv.functional import check_input, pad
 from symconv.kernels.tied import Tables, spread, tables
 from symconv.lattice.centring import check_window, padded_more
-from symconv.lattice.filters import Filter
+from symconv.lattice.filters import Block, Filter
 from symconv.lattice.orbits import Orbits
 from symconv.lattice.representations import Field
 from symconv.lattice.windows import Size, Window, per_axis
@@ -155,7 +155,7 @@ class _GroupConv(nn.Module):
         for name in ("_filter", "_offset"):
             for row, blocks in enumerate(getattr(self, name).rows):
                 for column, block in enumerate(blocks):
-                    for part, table in _tables(block.orbits)._asdict().items():
+                    for part, table in _tables(block.orbits, block.out_size)._asdict().items():
                         here = None if table is None else table.to(self.weight.device)
                         self.register_buffer(f"{name}_{row}_{column}_{part}", here, False)
 
@@ -213,24 +213,21 @@ class _GroupConv(nn.Module):
 
     def _expanded(self, name: str, weight: Tensor) -> Tensor:
         filter_: Filter = getattr(self, name)
-        g, taps = filter_.blocks, math.prod(filter_.kernel_size)
         rows = []
         for r, blocks in enumerate(filter_.rows):
-            parts = []
-            for c, b in enumerate(blocks):
-                table = Tables(*(getattr(self, f"{name}_{r}_{c}_{f}") for f in Tables._fields))
-                free = (
-                    weight
-                    if len(blocks) == len(filter_.rows) == 1
-                    else weight.narrow(0, b.start, b.count)
-                )
-                entries = spread(free.view(g * b.out_copies * b.in_copies, b.orbits.count), table)
-                entries = entries.view(g, b.out_copies, b.in_copies, b.out_size, b.in_size * taps)
-                shape = g, b.out_copies * b.out_size, b.in_copies * b.in_size, taps
-                parts.append(entries.transpose(2, 3).reshape(shape))
+            parts = [self._part(f"{name}_{r}_{c}", weight, b) for c, b in enumerate(blocks)]
             rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
         whole = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
         return whole.reshape(filter_.shape)
+
+    def _part(self, name: str, weight: Tensor, block: Block) -> Tensor:
+        """A block of the filter: (blocks of channels, out channels, in channels, taps)."""
+        copies = block.blocks * block.out_copies, block.in_copies
+        free = weight if len(weight) == block.count else weight.narrow(0, block.start, block.count)
+        table = Tables(*(getattr(self, f"{name}_{part}") for part in Tables._fields))
+        entries = spread(free.view(*copies, block.orbits.count), table)
+        channels = block.out_copies * block.out_size, block.in_copies * block.in_size
+        return entries.reshape(block.blocks, *channels, entries.shape[-1] // block.in_size)
 
     # Use
 
@@ -304,8 +301,8 @@ class _GroupConv(nn.Module):
 
 
 @lru_cache(maxsize=1024)
-def _tables(orbits: Orbits) -> Tables:
-    return tables(orbits)
+def _tables(orbits: Orbits, outputs: int) -> Tables:
+    return tables(orbits, outputs)
 
 
 def _short(value: Any) -> str:
