@@ -319,12 +319,17 @@ def _exact_axes(window: Window, size: tuple[int, ...]) -> tuple[bool, ...]:
     """Per axis: a translation by the stride maps the outputs onto each other, without a border.
 
     The outputs must close the circle (their number times the stride is the size), and no tap may
-    meet a border: the padding is circular, or the window never leaves the input.
+    meet a border: the padding is circular, or the windows never leave the input, as patches that
+    do not overlap. A single output has nowhere to go.
     """
-    rows = zip(window.output_size(size), window.stride, size, window.extent, strict=True)
+    rows = zip(
+        window.output_size(size), window.stride, size, window.extent, window.padding, strict=True
+    )
+    circular = window.padding_mode == "circular"
     return tuple(
-        out * step == s and (window.padding_mode == "circular" or extent == 1)
-        for out, step, s, extent in rows
+        out * step == s
+        and (circular or out == 1 or (before == 0 and (out - 1) * step + extent <= s))
+        for out, step, s, extent, (before, _) in rows
     )
 
 

@@ -1,0 +1,67 @@
+"""Every example runs as a reader would run it, and leaves its picture."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_examples():
+    assert {"edges", "timeline"} <= {path.stem for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_the_example_leaves_a_picture(path, tmp_path):
+    out = tmp_path / "pictures"
+    program = [sys.executable, "-W", "error", str(path), "--out", str(out)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"{out / path.stem}.png" in done.stdout
+    pixels = imread(out / f"{path.stem}.png")
+    assert min(pixels.shape[:2]) > 300
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20, "an empty picture"
+
+
+def failing(name, replaced, by, folder, monkeypatch):
+    """Run an example's main with one of its functions exchanged."""
+    example = loaded(next(path for path in EXAMPLES if path.stem == name))
+    monkeypatch.setattr(sys, "argv", [name, "--out", str(folder)])
+    monkeypatch.setattr(example, replaced, by(example))
+    with pytest.raises(SystemExit) as stopped:
+        example.main()
+    assert not list(folder.iterdir())
+    return str(stopped.value)
+
+
+def test_edges_notices_one_wrong_weight(tmp_path, monkeypatch):
+    def by(example):
+        right = example.sparse_layer
+
+        def wrong(height, width):
+            layer = right(height, width)
+            layer.weight.data[7, 1] = 2.0
+            return layer
+
+        return wrong
+
+    assert "sparse differs" in failing("edges", "sparse_layer", by, tmp_path, monkeypatch)
+
+
+def test_timeline_notices_a_layer_that_does_not_commute(tmp_path, monkeypatch):
+    message = failing(
+        "timeline", "convolution", lambda example: example.locally_connected, tmp_path, monkeypatch
+    )
+    assert "must commute" in message
