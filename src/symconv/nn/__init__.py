@@ -2,7 +2,20 @@
 
 from symconv.nn.bias_map import BiasMap
 from symconv.nn.centring import OffCentreWarning
+from symconv.nn.field_activation import FieldGated, FieldNormReLU
+from symconv.nn.field_dropout import FieldDropout
+from symconv.nn.field_norm import FieldBatchNorm, FieldLayerNorm
+from symconv.nn.field_pool import (
+    FieldAvgPool1d,
+    FieldAvgPool2d,
+    FieldAvgPool3d,
+    FieldMaxPool1d,
+    FieldMaxPool2d,
+    FieldMaxPool3d,
+)
+from symconv.nn.field_upsample import FieldUpsample
 from symconv.nn.group_conv import GroupConv1d, GroupConv2d, GroupConv3d
+from symconv.nn.group_pool import GroupPool
 from symconv.nn.local import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from symconv.nn.local_transpose import (
     LocallyConnectedTranspose1d,
@@ -15,9 +28,22 @@ from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
 
 __all__ = [
     "BiasMap",
+    "FieldAvgPool1d",
+    "FieldAvgPool2d",
+    "FieldAvgPool3d",
+    "FieldBatchNorm",
+    "FieldDropout",
+    "FieldGated",
+    "FieldLayerNorm",
+    "FieldMaxPool1d",
+    "FieldMaxPool2d",
+    "FieldMaxPool3d",
+    "FieldNormReLU",
+    "FieldUpsample",
     "GroupConv1d",
     "GroupConv2d",
     "GroupConv3d",
+    "GroupPool",
     "LocallyConnected1d",
     "LocallyConnected2d",
     "LocallyConnected3d",
