@@ -8,22 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv import functional, nn
+    from symconv import functional, nn, testing
     from symconv.comparison import compare
     from symconv.errors import StructureError
     from symconv.lattice import groups
     from symconv.structure import Structure
-    from symconv.transforms import translate
+    from symconv.transforms import act, rescale, rotate, translate
 
 __version__ = "0.1.0"
 
 _HOMES = {  # public name -> the module that holds it; None: the name is a module itself
     "Structure": "symconv.structure",
     "StructureError": "symconv.errors",
+    "act": "symconv.transforms",
     "compare": "symconv.comparison",
     "functional": None,
     "groups": "symconv.lattice",
     "nn": None,
+    "rescale": "symconv.transforms",
+    "rotate": "symconv.transforms",
+    "testing": None,
     "translate": "symconv.transforms",
 }
 
@@ -31,10 +35,14 @@ __all__ = [
     "Structure",
     "StructureError",
     "__version__",
+    "act",
     "compare",
     "functional",
     "groups",
     "nn",
+    "rescale",
+    "rotate",
+    "testing",
     "translate",
 ]
 

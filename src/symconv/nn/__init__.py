@@ -15,6 +15,11 @@ from symconv.nn.field_pool import (
 )
 from symconv.nn.field_upsample import FieldUpsample
 from symconv.nn.group_conv import GroupConv1d, GroupConv2d, GroupConv3d
+from symconv.nn.group_conv_transpose import (
+    GroupConvTranspose1d,
+    GroupConvTranspose2d,
+    GroupConvTranspose3d,
+)
 from symconv.nn.group_pool import GroupPool
 from symconv.nn.local import LocallyConnected1d, LocallyConnected2d, LocallyConnected3d
 from symconv.nn.local_transpose import (
@@ -22,6 +27,7 @@ from symconv.nn.local_transpose import (
     LocallyConnectedTranspose2d,
     LocallyConnectedTranspose3d,
 )
+from symconv.nn.pointwise import check_pointwise
 from symconv.nn.region import RegionConv1d, RegionConv2d, RegionConv3d
 from symconv.nn.sparse import SparseLinear
 from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
@@ -43,6 +49,9 @@ __all__ = [
     "GroupConv1d",
     "GroupConv2d",
     "GroupConv3d",
+    "GroupConvTranspose1d",
+    "GroupConvTranspose2d",
+    "GroupConvTranspose3d",
     "GroupPool",
     "LocallyConnected1d",
     "LocallyConnected2d",
@@ -58,4 +67,5 @@ __all__ = [
     "TiledConv1d",
     "TiledConv2d",
     "TiledConv3d",
+    "check_pointwise",
 ]
