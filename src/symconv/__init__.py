@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv import functional, nn, testing
+    from symconv import export, functional, nn, testing
     from symconv.comparison import compare
     from symconv.errors import StructureError
     from symconv.lattice import groups
@@ -22,6 +22,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "StructureError": "symconv.errors",
     "act": "symconv.transforms",
     "compare": "symconv.comparison",
+    "export": None,
     "functional": None,
     "groups": "symconv.lattice",
     "nn": None,
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "act",
     "compare",
+    "export",
     "functional",
     "groups",
     "nn",

@@ -175,7 +175,7 @@ class FieldBatchNorm(nn.Module):
             stats = (None if v is None else v[here] for v in (mean, var, self.weight, self.bias))
             y = F.batch_norm(copies.flatten(2), *stats, True, 1.0, self.eps)
             rows.append(y.view(copies.shape))
-        if track:
+        if mean is not None and var is not None:
             self._track(mean, var)
         return join(rows)
 
