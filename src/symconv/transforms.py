@@ -212,7 +212,7 @@ def rescale(x: torch.Tensor, factor: float | Sequence[float]) -> torch.Tensor:
             raise StructureError(f"a factor that leaves something of size {size}", ratio)
         if new != size:
             matrix = _resampling(size, new, y)
-            y = torch.tensordot(y, matrix, ([axis], [1])).movedim(-1, axis)
+            y = (y.movedim(axis, -1) @ matrix.t()).movedim(-1, axis)
     return y.to(x.dtype)
 
 

@@ -20,13 +20,13 @@ class Tables(NamedTuple):
     """Which entries hold which of W weights, from both ends, for each of O outputs of a copy.
 
     Attributes:
-        index: (O, E) where each of the entries finds its value: among the W weights, or among
+        source: (O, E) where each of the entries finds its value: among the W weights, or among
             (weights, minus weights, zero) where `signs` is given.
         inverse: (O, M, W) the at most M entries of each weight.
         signs: (O, M, W) their signs, 0 where there is no such entry; None where all are +1.
     """
 
-    index: Tensor
+    source: Tensor
     inverse: Tensor
     signs: Tensor | None
 
@@ -36,7 +36,7 @@ def tables(orbits: Orbits, outputs: int) -> Tables:
 
     Example:
         >>> tables(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1), outputs=1)
-        Tables(index=tensor([[0, 2, 1]]), inverse=tensor([[[0],
+        Tables(source=tensor([[0, 2, 1]]), inverse=tensor([[[0],
                  [2]]]), signs=tensor([[[ 1],
                  [-1]]], dtype=torch.int8))
     """
@@ -96,7 +96,7 @@ def collect(entries: Tensor, tables: Tables) -> Tensor:
 def reference_spread(weight: Tensor, tables: Tables) -> Tensor:
     """`spread` by a matrix of -1, 0 and 1: slow, and differentiated by torch."""
     count = weight.shape[-1]
-    both = torch.nn.functional.one_hot(tables.index, 2 * count + 1).to(weight.dtype)
+    both = torch.nn.functional.one_hot(tables.source, 2 * count + 1).to(weight.dtype)
     return torch.einsum("rcw,oew->roce", weight, both[..., :count] - both[..., count : 2 * count])
 
 
@@ -113,23 +113,23 @@ class _Linear(torch.autograd.Function):
 
 class _Spread(_Linear):
     @staticmethod
-    def forward(weight: Tensor, index: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
+    def forward(weight: Tensor, source: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
         if signs is not None:
             weight = torch.cat([weight, -weight, weight.new_zeros(*weight.shape[:-1], 1)], -1)
-        return _take(weight.unsqueeze(1), index)
+        return _take(weight.unsqueeze(1), source)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Collect.apply(grad, *ctx.saved_tensors), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _Collect.apply(grads[0], *ctx.saved_tensors), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _Spread.apply(tangent, *ctx.saved_tensors)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return _Spread.apply(tangents[0], *ctx.saved_tensors)
 
 
 class _Collect(_Linear):
     @staticmethod
-    def forward(entries: Tensor, index: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
+    def forward(entries: Tensor, source: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
         each = _take(entries, inverse.flatten(1))
         if signs is not None:
             each = each * signs.to(each.dtype).flatten(1).unsqueeze(1)
@@ -137,12 +137,12 @@ class _Collect(_Linear):
         return each.sum(1) if most == 1 else each.unflatten(-1, (most, weights)).sum((1, 3))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Spread.apply(grad, *ctx.saved_tensors), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _Spread.apply(grads[0], *ctx.saved_tensors), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _Collect.apply(tangent, *ctx.saved_tensors)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return _Collect.apply(tangents[0], *ctx.saved_tensors)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Block(NamedTuple):
         in_size: Channels of one copy of the input's.
         orbits: Orbits of one pair of copies, over the flattened (out size, in size, *kernel).
         start: Where its weights begin among those of the filter.
-        count: How many there are.
+        weights: How many there are.
     """
 
     blocks: int
@@ -40,7 +40,7 @@ class Block(NamedTuple):
     in_size: int
     orbits: Orbits
     start: int
-    count: int
+    weights: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Filter:
     @property
     def count(self) -> int:
         """Free weights in all."""
-        return sum(block.count for row in self.rows for block in row)
+        return sum(block.weights for row in self.rows for block in row)
 
     @property
     def shape(self) -> tuple[int, ...]:

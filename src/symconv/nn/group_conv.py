@@ -178,7 +178,7 @@ class _GroupConv(nn.Module):
             for row, blocks in enumerate(self._filter.rows):
                 bound = 1 / math.sqrt(max(1.0, self._filter.live_inputs(row)))
                 for block in blocks:
-                    self.weight[block.start : block.start + block.count].uniform_(-bound, bound)
+                    self.weight[block.start : block.start + block.weights].uniform_(-bound, bound)
             if self.bias is not None:
                 rows = range(len(self._filter.rows))
                 live = max(1.0, max(map(self._filter.live_inputs, rows)))
@@ -223,7 +223,7 @@ class _GroupConv(nn.Module):
     def _part(self, name: str, weight: Tensor, block: Block) -> Tensor:
         """A block of the filter: (blocks of channels, out channels, in channels, taps)."""
         copies = block.blocks * block.out_copies, block.in_copies
-        free = weight if len(weight) == block.count else weight.narrow(0, block.start, block.count)
+        free = weight if len(weight) == block.weights else weight.narrow(0, block.start, block.weights)
         table = Tables(*(getattr(self, f"{name}_{part}") for part in Tables._fields))
         entries = spread(free.view(*copies, block.orbits.count), table)
         channels = block.out_copies * block.out_size, block.in_copies * block.in_size
@@ -280,11 +280,11 @@ class _GroupConv(nn.Module):
         names = "in_channels out_channels kernel_size stride dilation groups padding_mode"
         arguments = {name: getattr(self, name) for name in names.split()} | options
         factory = {"device": self.weight.device, "dtype": self.weight.dtype}
-        conv = nn.utils.skip_init(layer, **arguments, bias=self.bias is not None, **factory)
+        conv: Any = nn.utils.skip_init(layer, **arguments, bias=self.bias is not None, **factory)
         with torch.no_grad():
             conv.weight.copy_(self.filter())
-            if self.bias is not None:
-                conv.bias.copy_(self.full_bias())
+            if (bias := self.full_bias()) is not None:
+                conv.bias.copy_(bias)
         return conv.train(self.training)
 
     def extra_repr(self) -> str:
