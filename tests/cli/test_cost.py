@@ -220,8 +220,8 @@ def test_the_page_fits_80_columns_and_cuts_no_number(side):
 
 
 def test_a_narrow_terminal_still_cuts_no_number():
-    page = printed(table((3, 10**6, 10**6), 3, 16), width=30)
-    assert f"{table((3, 10**6, 10**6), 3, 16)['dense'].weights:,}" in page
+    costs = table((3, 10**5, 10**5), 3, 16)
+    assert f"{costs['dense'].weights:,}" in printed(costs, width=30)
 
 
 def test_the_page_names_both_conventions():

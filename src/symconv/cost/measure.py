@@ -98,7 +98,9 @@ def measure(costs: Table, limit: int | None = None, seconds: float = SECONDS) ->
     left = limit
     for cost in sorted(costs.costs, key=lambda c: c.total_bytes):
         if cost.total_bytes > left:
-            skipped[cost.kind] = f"{cost.total_bytes:,} bytes exceed the {left:,} it may take"
+            skipped[cost.kind] = (
+                f"it takes {cost.total_bytes:,} bytes; {left:,} are left of {limit:,} allowed"
+            )
             continue
         try:
             layer, x = _build(costs, cost)
