@@ -51,10 +51,10 @@ def _replaced(layer: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         return done[id(layer)]
     done[id(layer)] = layer  # a module may hold itself
     for method in _METHODS:
-        convert: Any = getattr(layer, method, None)
-        if callable(convert):
+        convert: Any = getattr(type(layer), method, None)
+        if convert is not None:
             try:
-                done[id(layer)] = convert()
+                done[id(layer)] = convert(layer)
             except StructureError:
                 continue  # it has no plain equal
             return done[id(layer)]

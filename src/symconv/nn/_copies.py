@@ -56,16 +56,16 @@ def runs_of(field: Field) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def check_channels(x: Tensor, field: Field) -> None:
-    """Is x (N, C, *S) with the field's channels?
+def check_channels(x: Tensor, runs: Sequence[Run], field: Field) -> None:
+    """Is x (N, C, *S) with the channels of a field's runs?
 
     Raises:
         StructureError: It is not.
     """
-    if x.ndim < 2 or x.shape[1] != field.channels:
+    channels = runs[-1].start + runs[-1].channels
+    if x.ndim < 2 or x.shape[1] != channels:
         raise StructureError(
-            f"an input (N, {field.channels}, *space) for the field {field}",
-            f"shape {tuple(x.shape)}",
+            f"an input (N, {channels}, *space) for the field {field}", f"shape {tuple(x.shape)}"
         )
 
 
@@ -92,9 +92,12 @@ def cat(parts: Sequence[Tensor], axis: int = 1) -> Tensor:
 
 def spread(values: Tensor, runs: Sequence[Run]) -> Tensor:
     """One value per copy as one per channel, in memory order."""
-    parts = values.split([run.copies for run in runs])
-    sized = zip(parts, runs, strict=True)
-    return cat([row[:, None].expand(-1, run.size).reshape(-1) for row, run in sized], 0)
+    rows, first = [], 0
+    for run in runs:
+        each = values.narrow(0, first, run.copies)[:, None]
+        rows.append(each.expand(-1, run.size).reshape(-1))
+        first += run.copies
+    return cat(rows, 0)
 
 
 def merge(values: Tensor, runs: Sequence[Run]) -> Tensor:
@@ -111,8 +114,13 @@ def unsigned(values: Tensor, runs: Sequence[Run]) -> Tensor:
 
 def filled(values: Tensor, runs: Sequence[Run]) -> Tensor:
     """Values of the copies that are not signed as one per copy, zero for signed ones."""
-    kept = iter(values.split([run.copies for run in runs if not run.signed]))
-    rows = [values.new_zeros(run.copies) if run.signed else next(kept) for run in runs]
+    rows, first = [], 0
+    for run in runs:
+        if run.signed:
+            rows.append(values.new_zeros(run.copies))
+        else:
+            rows.append(values.narrow(0, first, run.copies))
+            first += run.copies
     return cat(rows, 0)
 
 
@@ -138,10 +146,7 @@ class _Forward(nn.Module):
 
 
 def traced(layer: nn.Module) -> fx.GraphModule:
-    """A layer's `compute` as a graph of torch's own functions, which loads without this package.
-
-    Parameters that the layer spreads over channels become constants (buffers).
-    """
-    with torch.no_grad():
-        graph = fx.symbolic_trace(_Forward(layer))
-    return graph.train(layer.training)  # type: ignore[return-value]
+    """A layer's `compute` as a graph of torch's own functions, which loads without this package."""
+    graph = fx.symbolic_trace(_Forward(layer))
+    graph.train(layer.training)
+    return graph

@@ -70,7 +70,7 @@ class FieldNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output (N, field.channels, *S)."""
-        check_channels(x, self.field)
+        check_channels(x, self.runs, self.field)
         return self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:
@@ -143,15 +143,16 @@ class FieldGated(nn.Module):
         if not gates:
             raise StructureError("a field with signed copies to gate", str(field), "use nn.ReLU")
         self.in_field, self.out_field = field + field.group.trivial(gates), field
+        self._in_runs = runs_of(self.in_field)
 
     def forward(self, x: Tensor) -> Tensor:
         """The output (N, out_field.channels, *S)."""
-        check_channels(x, self.in_field)
+        check_channels(x, self._in_runs, self.in_field)
         return self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:
         """`forward` without its check."""
-        rows, gate = [], self.out_field.channels
+        rows, gate = [], self.runs[-1].start + self.runs[-1].channels
         for copies, run in zip(split(x, self.runs), self.runs, strict=True):
             if run.signed:
                 scale = x.narrow(1, gate, run.copies).sigmoid()

@@ -53,7 +53,7 @@ class FieldDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input with copies dropped while training; as it is otherwise."""
-        check_channels(x, self.field)
+        check_channels(x, self.runs, self.field)
         if not self.training or self.p == 0:
             return x
         rows = []

@@ -121,8 +121,12 @@ class FieldBatchNorm(nn.Module):
         self.runs, self.field = runs_of(field), field
         self.eps, self.momentum, self.affine = eps, momentum, affine
         self.track_running_stats, self.sync = track_running_stats, sync
+        self.signed = any(run.signed for run in self.runs)
         _make_affine(self, affine, device=device, dtype=dtype)
-        for name, count in _counts(self, "running_var", "running_mean").items():
+        for name, count in (
+            ("running_mean", _unsigned_copies(self)),
+            ("running_var", field.copies),
+        ):
             held = torch.empty(count, device=device, dtype=dtype) if count else None
             self.register_buffer(name, held if track_running_stats else None)
         seen = torch.zeros((), dtype=torch.long, device=device) if track_running_stats else None
@@ -144,12 +148,12 @@ class FieldBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised input (N, field.channels, *S), in its type."""
-        check_channels(x, self.field)
+        check_channels(x, self.runs, self.field)
         if not self.training and self.running_var is not None:
             mean, var, weight, bias = self._per_channel()
             return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
         together = self.training and self.sync and _several_processes()
-        if self.field.signed or together:
+        if self.signed or together:
             return self._defined(x, together)
         if self.training and x.numel() * self.runs[0].size == x.shape[1]:
             raise StructureError("more than one value per copy in training", tuple(x.shape))
@@ -199,7 +203,7 @@ class FieldBatchNorm(nn.Module):
         y = centred * along(spread(scale, runs), x)
         if self.bias is not None:
             y = y + along(spread(filled(self.bias, runs), runs), x)
-        if self.training and self.running_var is not None:
+        if self.training and self.running_var is not None and (together or x.numel()):
             # Bessel's correction where a mean was taken, as torch's batch norm has it
             taken = filled(torch.ones_like(mean), runs)
             self._track(mean, squares / (counts - taken).clamp(min=1))
@@ -307,7 +311,7 @@ class FieldLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised input (N, field.channels, *S), in its type."""
-        check_channels(x, self.field)
+        check_channels(x, self.runs, self.field)
         return self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:
@@ -357,15 +361,13 @@ class FieldLayerNorm(nn.Module):
         return _describe(self, {"eps": 1e-5, "affine": True, "over": "position"})
 
 
-def _counts(layer: Any, each: str, plain: str) -> dict[str, int]:
-    """Entries of a vector with one per copy and of one with one per copy that is not signed."""
-    permuted = sum(run.copies for run in layer.runs if not run.signed)
-    return {each: layer.field.copies, plain: permuted}
+def _unsigned_copies(layer: Any) -> int:
+    return sum(run.copies for run in layer.runs if not run.signed)
 
 
 def _make_affine(layer: Any, affine: bool, **factory: Any) -> None:
     """Register `weight` and `bias`, None where there are none."""
-    for name, count in _counts(layer, "weight", "bias").items():
+    for name, count in (("weight", layer.field.copies), ("bias", _unsigned_copies(layer))):
         made = nn.Parameter(torch.empty(count, **factory)) if affine and count else None
         layer.register_parameter(name, made)
 

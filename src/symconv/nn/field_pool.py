@@ -53,14 +53,14 @@ class _FieldPool(nn.Module):
         reach = zip(self.window.padding, self.window.kernel_size, strict=True)
         if any(2 * before > taps for (before, _), taps in reach):
             raise StructureError("padding of at most half the kernel_size", repr(padding))
-        self.field = field
+        self.field, self.channels, self._source = field, field.channels, str(field)
         self.kernel_size, self.stride = self.window.kernel_size, self.window.stride
         self.padding = tuple(before for before, _ in self.window.padding)
         self.dilation = self.window.dilation
 
     def _extension(self, x: Tensor, align: bool) -> tuple[int, ...]:
         """Check x; the positions by which `align` extends (or crops) each axis, or a warning."""
-        check_input(x, self.dimension, self.field.channels, str(self.field))
+        check_input(x, self.dimension, self.channels, self._source)
         size = x.shape[-self.dimension :]
         if not align:
             alignment(self, self.window, self.field.group, size, align=False)

@@ -69,10 +69,11 @@ class FieldUpsample(nn.Module):
                 f"equal factors on the axes that {field.group} exchanges", self.scale_factor
             )
         self.field, self.mode = field, mode
+        self.channels, self._source = field.channels, str(field)
 
     def forward(self, x: Tensor) -> Tensor:
         """The larger map (N, field.channels, *(f S)), or without N."""
-        check_input(x, self.dimension, self.field.channels, str(self.field))
+        check_input(x, self.dimension, self.channels, self._source)
         batch = as_batch(x, self.dimension)
         y = F.interpolate(batch, **self._arguments())
         return y if batch is x else y.squeeze(0)

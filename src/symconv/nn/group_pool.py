@@ -54,7 +54,7 @@ class GroupPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The invariant channels (N, field.copies, *S)."""
-        check_channels(x, self.in_field)
+        check_channels(x, self.runs, self.in_field)
         return self.compute(x)
 
     def compute(self, x: Tensor) -> Tensor:
