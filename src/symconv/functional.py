@@ -133,12 +133,11 @@ def sparse_linear(
     Args:
         x: Input (\*, m).
         weight: (n, k).
-        connections: Integers (n, k) in 0..m-1. Their values are trusted here: `SparseLinear`
-            checks them once, a call cannot afford to.
+        connections: Integers (n, k) in 0..m-1, checked when they are new or were written to.
         bias: (n,).
 
     Raises:
-        StructureError: The shapes do not fit each other.
+        StructureError: The shapes do not fit each other, or a connection is out of range.
 
     Example:
         >>> x = torch.tensor([1.0, 10.0, 100.0])
@@ -243,7 +242,7 @@ def cast(*tensors: Tensor | None) -> Any:
     """
     given = [tensor for tensor in tensors if tensor is not None]
     kind = given[0].device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         to = torch.get_autocast_dtype(kind)
         return [t if t is None or t.dtype in (to, torch.float64) else t.to(to) for t in tensors]
     dtypes = {tensor.dtype for tensor in given}

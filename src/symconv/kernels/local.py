@@ -293,21 +293,20 @@ def _taps(weight: Tensor, labels: Tensor | None, groups: int) -> Iterator[tuple[
 
 def _plain_forward(x, weight, labels, stride, dilation, groups):
     out = output_size(x.shape[2:], weight.shape[1:-2], stride, dilation)
-    total = None
+    terms = []
     for tap, part in _taps(weight, labels, groups):
         seen = x
         for axis, (t, d, s, o) in enumerate(zip(tap, dilation, stride, out, strict=True), 2):
             seen = seen.narrow(axis, d * t, s * (o - 1) + 1)
             seen = seen[(slice(None),) * axis + (slice(None, None, s),)]
         seen = seen.flatten(2).unflatten(1, (groups, -1))
-        term = torch.einsum("bgcl,lcgo->bgol", seen, part)
-        total = term if total is None else total + term
-    return total.flatten(1, 2).unflatten(2, out)
+        terms.append(torch.einsum("bgcl,lcgo->bgol", seen, part))
+    return sum(terms[1:], terms[0]).flatten(1, 2).unflatten(2, out)
 
 
 def _plain_adjoint(y, weight, labels, input_size, stride, dilation, groups):
     out = y.shape[2:]
-    total = None
+    terms = []
     y = y.flatten(2).unflatten(1, (groups, -1))
     for tap, part in _taps(weight, labels, groups):
         term = torch.einsum("bgol,lcgo->bgcl", y, part).flatten(1, 2).unflatten(2, out)
@@ -317,6 +316,5 @@ def _plain_adjoint(y, weight, labels, input_size, stride, dilation, groups):
                 term = F.pad(term.unsqueeze(axis + 1), [0, 0] * (len(out) + 1 - axis) + [0, s - 1])
                 term = term.flatten(axis, axis + 1).narrow(axis, 0, s * (o - 1) + 1)
             pads = [d * t, input_size[axis - 2] - d * t - s * (o - 1) - 1, *pads]
-        term = F.pad(term, pads)
-        total = term if total is None else total + term
-    return total
+        terms.append(F.pad(term, pads))
+    return sum(terms[1:], terms[0])

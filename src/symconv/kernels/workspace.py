@@ -13,7 +13,7 @@ BYTES = 4 << 20  # of patches held at a time: measured as quick as more, and it 
 
 def traced_for_export() -> bool:
     """Is the graph being recorded for elsewhere, where our own operators do not exist?"""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -118,6 +118,15 @@ def conv_filter(conv: Any) -> Tensor:
     return conv.weight.movedim((0, 1), (-1, -2))
 
 
+def start_as(layer: Any, conv: Any, bias_axis: int) -> Any:
+    """Every filter of the layer becomes that of `conv`; biases vary along `bias_axis`."""
+    with torch.no_grad():
+        layer.weight.copy_(conv_filter(conv))
+        if layer.bias is not None:
+            layer.bias.movedim(bias_axis, -1).copy_(conv.bias)
+    return layer.train(conv.training)
+
+
 def as_conv(layer: Any, filters: Tensor, biases: Tensor | None, atol: float) -> nn.Module:
     """The convolution that a layer equals, from its filters (F, *filter) and biases (F, O).
 

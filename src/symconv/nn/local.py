@@ -113,11 +113,7 @@ class _LocallyConnected(nn.Module):
             StructureError: `conv` is no convolution of this dimension.
         """
         layer = cls(**_shared.conv_arguments(conv, cls.dimension), input_size=input_size)
-        with torch.no_grad():
-            layer.weight.copy_(_shared.conv_filter(conv))
-            if layer.bias is not None:
-                layer.bias.copy_(conv.bias.view(-1, *(1,) * cls.dimension))
-        return layer.train(conv.training)
+        return _shared.start_as(layer, conv, bias_axis=0)
 
     def to_conv(self, atol: float = 0.0) -> nn.Module:
         """The equal torch convolution, where all filters agree (those of the first position).

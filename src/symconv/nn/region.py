@@ -167,11 +167,7 @@ class _RegionConv(nn.Module):
             StructureError: `conv` is no convolution of this dimension.
         """
         layer = cls(**_shared.conv_arguments(conv, cls.dimension), regions=regions)
-        with torch.no_grad():
-            layer.weight.copy_(_shared.conv_filter(conv))
-            if layer.bias is not None:
-                layer.bias.copy_(conv.bias)
-        return layer.train(conv.training)
+        return _shared.start_as(layer, conv, bias_axis=-1)
 
     def to_conv(self, atol: float = 0.0) -> nn.Module:
         """The equal torch convolution, where all filters agree (those of the first region).

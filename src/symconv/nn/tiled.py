@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from symconv.functional import as_batch, cast, check_input, convolve, pad
+from symconv.kernels import workspace
 from symconv.lattice.windows import Size, Window, per_axis
 from symconv.nn import _shared
 from symconv.structure import Structure
@@ -115,8 +116,10 @@ class _TiledConv(nn.Module):
         if math.prod(self.tile) == 1:
             once = None if bias is None else bias.flatten()
             return self._phase(x, weight.flatten(0, n - 1)[0], once, window.stride)
-        # Pad (or crop) the far end so that every phase has as many outputs as the first.
-        repeats = [-(-o // t) for o, t in zip(out, self.tile, strict=True)]
+        # Pad the far end so that every phase has as many outputs as the first. In an exported graph
+        # one more, so that the crop at the end is one for every size.
+        more = workspace.traced_for_export()
+        repeats = [o // t + 1 if more else -(-o // t) for o, t in zip(out, self.tile, strict=True)]
         far = [
             step * (r * t - 1) + extent - size
             for size, r, t, step, extent in zip(
@@ -128,16 +131,15 @@ class _TiledConv(nn.Module):
         phases = []
         for phase in itertools.product(*map(range, self.tile)):
             seen = x
-            for axis, (p, t, s) in enumerate(zip(phase, self.tile, window.stride, strict=True), 2):
-                # from the phase's first tap to its last: as many positions for every phase
-                seen = seen.narrow(axis, s * p, seen.shape[axis] - s * (t - 1))
+            for axis, (p, s) in enumerate(zip(phase, window.stride, strict=True), 2):
+                seen = seen[(slice(None),) * axis + (slice(s * p, None),)]
             part = None if bias is None else bias[(slice(None), *phase)]
             phases.append(self._phase(seen, weight[phase], part, steps))
         y = torch.stack(phases, 2).unflatten(2, self.tile)  # (N, O, *tile, *repeats)
         pairs = [axis for a in range(n) for axis in (2 + n + a, 2 + a)]
         y = y.permute(0, 1, *pairs)
         for axis, size in enumerate(out, 2):
-            y = y.flatten(axis, axis + 1).narrow(axis, 0, size)
+            y = y.flatten(axis, axis + 1)[(slice(None),) * axis + (slice(size),)]
         return y
 
     def _phase(
@@ -158,11 +160,7 @@ class _TiledConv(nn.Module):
             StructureError: `conv` is no convolution of this dimension.
         """
         layer = cls(**_shared.conv_arguments(conv, cls.dimension), tile=tile)
-        with torch.no_grad():
-            layer.weight.copy_(_shared.conv_filter(conv))
-            if layer.bias is not None:
-                layer.bias.copy_(conv.bias.view(-1, *(1,) * cls.dimension))
-        return layer.train(conv.training)
+        return _shared.start_as(layer, conv, bias_axis=0)
 
     def to_conv(self, atol: float = 0.0) -> nn.Module:
         """The equal torch convolution, where all filters agree (those of the first phase).
