@@ -20,11 +20,15 @@ class Counts:
         parameters: All trained numbers: weights, biases, norms and head.
         connections: Pairs (output, input) over the three layers and the head.
         macs: Multiply-accumulates of these for one picture.
+        fan_in: Inputs k that a unit of the first layer sees.
+        inputs: Inputs m of the first layer.
     """
 
     parameters: int
     connections: int
     macs: int
+    fan_in: int
+    inputs: int
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def count(network: SmallNetwork) -> Counts:
         parameters(network),
         sum(s.connections for s in structures),
         sum(s.macs for s in structures),
+        structures[0].fan_in,
+        structures[0].inputs,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import warnings
 from functools import lru_cache
 from statistics import median
@@ -10,10 +9,10 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from symconv.comparison.counting import build, count
+from symconv.comparison.packing import pack
 from symconv.comparison.runs import Run
 from symconv.comparison.structures import STRUCTURES, TESTS, Row
 from symconv.data import PictureSet, Source, Split
@@ -30,23 +29,6 @@ def load(source: Source) -> PictureSet:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return source.load()
-
-
-def pack(correct: Tensor) -> dict:
-    """Correctness per picture as a short text."""
-    bits = np.packbits(correct.numpy().astype(np.uint8))
-    return {"count": len(correct), "bits": base64.b64encode(bits.tobytes()).decode()}
-
-
-def unpack(packed: dict) -> NDArray:
-    """The inverse of `pack`.
-
-    Example:
-        >>> unpack(pack(torch.tensor([True, False, True]))).tolist()
-        [True, False, True]
-    """
-    bits = np.frombuffer(base64.b64decode(packed["bits"]), np.uint8)
-    return np.unpackbits(bits, count=packed["count"]).astype(bool)
 
 
 def execute(run: Run) -> dict:
@@ -87,12 +69,14 @@ def _execute(run: Run, data: PictureSet, row: Row) -> dict:
         "parameters": counts.parameters,
         "connections": counts.connections,
         "macs": counts.macs,
+        "fan_in": counts.fan_in,
+        "inputs": counts.inputs,
     }
     if not run.final:
         return result | validate(network, data.validation)
     correct = {name: right(network, getattr(data, TESTS[name])) for name in row.tests}
     result["accuracy"] = {name: float(c.float().mean()) for name, c in correct.items()}
-    result["correct"] = {name: pack(c) for name, c in correct.items()}
+    result["correct"] = {name: pack(c.numpy()) for name, c in correct.items()}
     return result | inspect(network, data, row) if run.inspect else result
 
 
