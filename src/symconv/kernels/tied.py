@@ -77,6 +77,9 @@ def spread(weight: Tensor, tables: Tables) -> Tensor:
         >>> collect(torch.tensor([[[[1.0, 10.0, 100.0]]]]), pair).flatten()
         tensor([-99.])
     """
+    if torch.compiler.is_compiling():  # plain operators for graphs; the compiler fuses them
+        chosen = _with_negatives(weight, tables.signs).index_select(-1, tables.source.flatten())
+        return chosen.unflatten(-1, tables.source.shape).movedim(-2, 1)
     return _Spread.apply(weight, *tables)  # type: ignore[return-value]
 
 
@@ -114,9 +117,7 @@ class _Linear(torch.autograd.Function):
 class _Spread(_Linear):
     @staticmethod
     def forward(weight: Tensor, source: Tensor, inverse: Tensor, signs: Tensor | None) -> Tensor:
-        if signs is not None:
-            weight = torch.cat([weight, -weight, weight.new_zeros(*weight.shape[:-1], 1)], -1)
-        return _take(weight.unsqueeze(1), source)
+        return _take(_with_negatives(weight, signs).unsqueeze(1), source)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -143,6 +144,13 @@ class _Collect(_Linear):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         return _Collect.apply(tangents[0], *ctx.saved_tensors)
+
+
+def _with_negatives(weight: Tensor, signs: Tensor | None) -> Tensor:
+    """What `Tables.source` points into."""
+    if signs is None:
+        return weight
+    return torch.cat([weight, -weight, weight.new_zeros(*weight.shape[:-1], 1)], -1)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
