@@ -1,0 +1,80 @@
+"""How a comparison was made, in sentences for the page."""
+
+from __future__ import annotations
+
+from symconv.comparison.results import Comparison
+from symconv.comparison.structures import PADDING
+from symconv.comparison.verdict import METHOD
+
+
+def method_notes(result: Comparison) -> list[str]:
+    """Budget, tuning, tests, definitions and versions."""
+    return [
+        _pictures(result),
+        _network(result),
+        _tuning(result),
+        METHOD,
+        "Shift error: ||f(g x) - g f(x)|| / ||g f(x)|| over the centred test pictures, where f is "
+        "the last feature map before its pooling and g shifts circularly by one site of it along "
+        "both axes. Dense and sparse layers have no positions, so g leaves their features alone. "
+        "Filters that repeat with a period commute with shifts by that period on every map: twice "
+        "this shift for the tiled network.",
+        "Sizes: 'any' if the trained network ran on a canvas half as large again. " + _why(result),
+        "Connections count distinct pairs of output and input over the three layers and the head; "
+        "MACs are multiply-accumulates of these for one picture; weights are all trained numbers.",
+        "; ".join(f"{name} {version}" for name, version in result.versions.items())
+        + "; one thread per run.",
+    ]
+
+
+def _pictures(result: Comparison) -> str:
+    data = result.data
+    how = (
+        "by displacing the window that was cut from a larger picture"
+        if data["full_frame"]
+        else "on an empty canvas"
+    )
+    return (
+        f"Pictures: {data['train']:,} for training, {data['validation']:,} for choosing settings, "
+        f"{data['test']:,} for the tests, drawn by class and always the same. Training pictures "
+        f"are centred; 'moved' are the test pictures displaced {how} by a random whole offset of "
+        f"up to {data['reach']} px along each axis. Standardised by the training pictures alone."
+    )
+
+
+def _network(result: Comparison) -> str:
+    settings = result.settings
+    limit = f"{settings.budget.limit:,} {settings.budget.kind}"
+    kernels = ", ".join(f"{k}x{k}" for k in settings.options.kernels)
+    return (
+        f"Network: three layers of the structure (kernels {kernels}, {PADDING} padding), each with "
+        "batch norm, ReLU and 2x2 average pooling, channels doubled after each pooling; then the "
+        f"mean over positions and a linear head. Each structure has the largest width within "
+        f"{limit}. Dense and sparse layers give plain features, so that there is nothing to pool."
+    )
+
+
+def _tuning(result: Comparison) -> str:
+    settings = result.settings
+    rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
+    chosen = ", ".join(f"{line.label} {line.learning_rate:g}" for line in result.lines)
+    edges = {min(settings.learning_rates), max(settings.learning_rates)}
+    timed = (
+        " Equal time: as many steps as fit into what the slowest structure needed, by measured "
+        "median step times; on a busy machine these vary."
+        if result.equal_time_verdicts
+        else ""
+    )
+    edge = [line.label for line in result.lines if line.learning_rate in edges]
+    at_edge = f" At an end of the range: {', '.join(edge)}." if edge and len(edges) > 1 else ""
+    return (
+        f"Training: {settings.steps} steps of {settings.batch} pictures, AdamW (decay "
+        f"{settings.weight_decay:g}), one-cycle learning rate, chosen for each structure out of "
+        f"{rates} by one run on the validation pictures: {chosen}.{at_edge} The test pictures were "
+        f"used once, at the end of each final run.{timed}"
+    )
+
+
+def _why(result: Comparison) -> str:
+    reasons = [f"{x.label}: {x.other_sizes_reason}" for x in result.lines if not x.other_sizes]
+    return " ".join(f"{reason}." for reason in reasons)

@@ -1,0 +1,261 @@
+"""The page of a comparison: what it found, as one self-contained file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from symconv.comparison.notes import method_notes
+from symconv.comparison.results import Accuracy, Comparison, Line
+from symconv.comparison.runs import write_atomically
+from symconv.comparison.structures import ROWS, STRUCTURES, Options, core
+from symconv.comparison.tables import error, seconds, short
+from symconv.report.figures import (
+    Panel,
+    Series,
+    accuracy_panels,
+    filter_grid,
+    map_strip,
+    to_svg,
+)
+from symconv.report.html import render, safe
+from symconv.structure import Structure
+
+
+def write_page(result: Comparison, path: Path) -> Path:
+    """Write the page of a comparison.
+
+    Args:
+        result: What was found.
+        path: Where the file goes.
+    """
+    text = render(
+        "compare.html.j2",
+        data=result.data,
+        kicker=_kicker(result),
+        headline=_headline(result),
+        sentences=result.sentences,
+        table=_table(result),
+        accuracy=_accuracy(result),
+        legend=[{"label": label, "colour": colour} for label, colour in _legend(result).items()],
+        structures=[] if result.settings.sweep else _structures(result),
+        maps=[] if result.settings.sweep else _maps(result),
+        filters=[] if result.settings.sweep else _filters(result),
+        notes=method_notes(result),
+    )
+    write_atomically(path, text)
+    return path
+
+
+def _kicker(result: Comparison) -> str:
+    data = result.data
+    return (
+        f"symconv compare · {data['name']} · {len(data['classes'])} classes · "
+        f"{data['train']:,} training, {data['validation']:,} validation and {data['test']:,} test "
+        f"pictures of {data['canvas']}x{data['canvas']}"
+    )
+
+
+def _headline(result: Comparison) -> str:
+    if result.settings.sweep:
+        return f"How small can k be? Accuracy on {result.data['name']} against the fan-in"
+    return "; ".join(_short_verdict(verdict) for verdict in result.verdicts) + "."
+
+
+def _short_verdict(verdict) -> str:
+    if verdict.winner:
+        return f"{verdict.test.capitalize()}: {verdict.winner} wins"
+    count = len(verdict.peers)
+    return (
+        f"{verdict.test.capitalize()}: no single winner, {count} structures cannot be told apart"
+        if count > 1
+        else f"{verdict.test.capitalize()}: {verdict.best}"
+    )
+
+
+def _colour(line: Line, result: Comparison) -> str:
+    return STRUCTURES[line.structure].colour
+
+
+def _legend(result: Comparison) -> dict[str, str]:
+    return {line.structure: _colour(line, result) for line in result.lines}
+
+
+def _cell(accuracy: Accuracy | None, best: bool = False) -> dict:
+    if accuracy is None:
+        return {"text": "", "small": "", "best": False}
+    small = "" if accuracy.spread is None else f"±{100 * accuracy.spread:.1f}"
+    return {"text": f"{100 * accuracy.mean:.1f}", "small": small, "best": best}
+
+
+def _plain(text: object) -> dict:
+    return {"text": str(text), "small": "", "best": False}
+
+
+def _table(result: Comparison) -> dict:
+    tests = [verdict.test for verdict in result.verdicts]
+    timed = bool(result.equal_time_verdicts)
+    columns = ["", *tests]
+    groups = [{"name": "", "span": 1}, {"name": "accuracy, %", "span": len(tests)}]
+    if timed:
+        columns += [*tests, "steps"]
+        groups.append({"name": "accuracy under equal time, %", "span": len(tests) + 1})
+    costs = ["width", "k of m", "weights", "connections", "MACs", "seconds"]
+    columns += [*costs, "shift error", "sizes"]
+    groups += [{"name": "cost", "span": len(costs)}, {"name": "", "span": 2}]
+    return {
+        "groups": groups,
+        "columns": columns,
+        "rows": [
+            {
+                "label": line.label,
+                "colour": _colour(line, result),
+                "cells": _accuracy_cells(line, result) + _cost_cells(line),
+            }
+            for line in result.lines
+        ],
+        "about": (
+            "Accuracy on held-out pictures with the standard deviation over "
+            f"{result.settings.seeds} seeds, at the largest training size. Shaded: the best and "
+            "all that cannot be told apart from it."
+        ),
+    }
+
+
+def _accuracy_cells(line: Line, result: Comparison) -> list[dict]:
+    cells = [_cell(line.accuracy(v.test), line.label in v.peers) for v in result.verdicts]
+    if result.equal_time_verdicts:
+        for verdict in result.equal_time_verdicts:
+            cells.append(_cell(line.equal_time.get(verdict.test), line.label in verdict.peers))
+        cells.append(_plain(f"{line.equal_time_steps:,}"))
+    return cells
+
+
+def _cost_cells(line: Line) -> list[dict]:
+    return [
+        _plain(line.width),
+        _plain(f"{line.fan_in} of {line.inputs}"),
+        _plain(short(line.parameters)),
+        _plain(short(line.connections)),
+        _plain(short(line.macs)),
+        _plain(seconds(line.seconds)),
+        _plain(error(line.equivariance)),
+        _plain("any" if line.other_sizes else "one"),
+    ]
+
+
+def _series(line: Line, x: list[float], found: list[Accuracy]) -> Series:
+    row = STRUCTURES[line.structure]
+    return Series(
+        line.label,
+        row.colour,
+        row.marker,
+        x,
+        [100 * a.mean for a in found],
+        [None if a.spread is None else 100 * a.spread for a in found],
+    )
+
+
+def _accuracy(result: Comparison) -> dict:
+    rows = [
+        _sweep_panels(result, verdict.test)
+        if result.settings.sweep
+        else _test_panels(result, verdict.test)
+        for verdict in result.verdicts
+    ]
+    if result.settings.sweep:
+        title = "Accuracy against the fan-in"
+        about = "How many of the m inputs a unit of the first layer must see, at a fixed width."
+    else:
+        title = "Accuracy against cost and against training pictures"
+        about = (
+            "Bars are the standard deviation over seeds; the dashed line is the budget that all "
+            "structures share. Sharing saves weights, not multiply-accumulates."
+        )
+    return {"title": title, "about": about, "figure": safe(to_svg(accuracy_panels(rows)))}
+
+
+def _test_panels(result: Comparison, test: str) -> list[Panel]:
+    lines = [line for line in result.lines if test in line.curve]
+    budget = result.settings.budget
+    panels = []
+    for kind, name in (("params", "weights"), ("macs", "multiply-accumulates")):
+        series = []
+        for line in lines:
+            cost = line.parameters if kind == "params" else line.macs
+            found = line.curve[test]
+            series.append(_series(line, [cost], [found[max(found)]]))
+        limit = budget.limit if budget.kind == kind else None
+        panels.append(Panel(f"{test}: against {name}", name, series, limit=limit, joined=False))
+    sizes = result.data["sizes"]
+    curves = [_series(x, list(sizes), [x.curve[test][s] for s in sizes]) for x in lines]
+    panels.append(
+        Panel(f"{test}: against training pictures", "training pictures", curves, ticks=sizes)
+    )
+    return panels
+
+
+def _sweep_panels(result: Comparison, test: str) -> list[Panel]:
+    series = []
+    for structure in _legend(result):
+        lines = [line for line in result.lines if line.structure == structure]
+        found = [line.curve[test][max(line.curve[test])] for line in lines]
+        drawn = _series(lines[0], [line.fan_in for line in lines], found)
+        series.append(drawn)
+    ticks = sorted({line.fan_in for line in result.lines})
+    return [Panel(test, "inputs k that a unit sees", series, ticks=ticks)]
+
+
+def _structures(result: Comparison) -> list[dict]:
+    shown, drawn = [], set()
+    for row in ROWS:
+        if row.build in drawn or row.name not in {line.structure for line in result.lines}:
+            continue
+        drawn.add(row.build)
+        layer = row.build((1, 6, 6), 1 if "window" in row.about else 36, 3, 1, Options())
+        inner = core(layer)
+        structure = Structure.of(inner) if inner is not layer else Structure.of(inner, (6, 6))
+        figure = safe(to_svg(structure.draw()))
+        shown.append(
+            {"label": row.name, "colour": row.colour, "about": row.about, "figure": figure}
+        )
+    return shown
+
+
+def _maps(result: Comparison) -> list[dict]:
+    shown = []
+    for line in result.lines:
+        maps = result.pictures[line.label]["maps"]
+        if maps is None:
+            continue
+        titles = {"picture": "x", "moved": "g(x)", "of_moved": "f(g(x))", "moved_of": "g(f(x))"}
+        strip = [(title, np.array(maps[key])) for key, title in titles.items()]
+        shown.append(
+            {
+                "label": line.label,
+                "colour": _colour(line, result),
+                "about": (
+                    f"g moves by {maps['pixels']} px down and right; relative error of this map "
+                    f"{error(maps['error'])}"
+                ),
+                "figure": safe(to_svg(map_strip(strip, "difference"))),
+            }
+        )
+    return shown
+
+
+def _filters(result: Comparison) -> list[dict]:
+    shown = []
+    for line in result.lines:
+        groups = result.pictures[line.label]["filters"]
+        grid = filter_grid([(group["label"], np.array(group["values"])) for group in groups])
+        shown.append(
+            {
+                "label": line.label,
+                "colour": _colour(line, result),
+                "about": line.about,
+                "figure": safe(to_svg(grid)),
+            }
+        )
+    return shown
