@@ -342,6 +342,8 @@ def test_measure_puts_one_document_on_stdout():
         (["--input", "1x8", "--kernel", "3", "--out-channels", "0"], "out_channels"),
         (["--input", "1x8", "--kernel", "3", "--dtype", "int7"], "dtype among"),
         (["--input", "1x999999999999", "--kernel", "3"], "taps along one axis"),
+        (["--input", "1x9", "--kernel", "3", "--padding", "99999999999"], "taps along one axis"),
+        (["--input", "1x9", "--kernel", "2", "--dilation", "99999999999"], "taps along one axis"),
         (["--kernel", "3"], "--input"),
     ],
 )

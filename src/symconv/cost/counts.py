@@ -279,10 +279,11 @@ def _split(shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
 
 
 def _check_length(size: Sequence[int], window: Window) -> None:
-    taps = max(s * k for s, k in zip(size, window.kernel_size, strict=True))
+    rows = zip(size, window.extent, window.padding, window.kernel_size, strict=True)
+    taps = max((s + 2 * max(extent - 1, *pads)) * k for s, extent, pads, k in rows)
     if taps > _LONGEST_AXIS:
         raise StructureError(
-            f"at most {_LONGEST_AXIS:,} taps along one axis (size x kernel)", f"{taps:,}"
+            f"at most {_LONGEST_AXIS:,} taps along one axis (padded size x kernel)", f"{taps:,}"
         )
 
 
