@@ -26,7 +26,7 @@ def conv(*arguments, **options):
     return layer("GroupConv", arguments[0].group, *arguments, **options)
 
 
-def exact(model, seed=0):
+def exact(model, seed=2):
     """The model in float64 and evaluation, with parameters that keep sums exact."""
     generator = torch.Generator().manual_seed(seed)
 
