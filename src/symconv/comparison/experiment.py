@@ -24,7 +24,7 @@ from symconv.comparison.results import (
     verdicts,
     versions,
 )
-from symconv.comparison.runs import Progress, Runner, Store, write_atomically, writable_folder
+from symconv.comparison.runs import Progress, Runner, Store, writable_folder, write_atomically
 from symconv.comparison.settings import Settings
 from symconv.data import Source, fingerprint
 from symconv.errors import StructureError

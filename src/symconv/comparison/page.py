@@ -11,10 +11,12 @@ from symconv.comparison.results import Accuracy, Comparison, Line
 from symconv.comparison.runs import write_atomically
 from symconv.comparison.structures import ROWS, STRUCTURES, Options, core
 from symconv.comparison.tables import error, seconds, short
+from symconv.comparison.verdict import Verdict
 from symconv.report.figures import (
     Panel,
     Series,
     accuracy_panels,
+    drawn_alone,
     filter_grid,
     map_strip,
     to_svg,
@@ -60,26 +62,22 @@ def _kicker(result: Comparison) -> str:
 def _headline(result: Comparison) -> str:
     if result.settings.sweep:
         return f"How small can k be? Accuracy on {result.data['name']} against the fan-in"
-    return "; ".join(_short_verdict(verdict) for verdict in result.verdicts) + "."
+    text = "; ".join(_short_verdict(verdict) for verdict in result.verdicts)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
-def _short_verdict(verdict) -> str:
+def _short_verdict(verdict: Verdict) -> str:
     if verdict.winner:
-        return f"{verdict.test.capitalize()}: {verdict.winner} wins"
-    count = len(verdict.peers)
-    return (
-        f"{verdict.test.capitalize()}: no single winner, {count} structures cannot be told apart"
-        if count > 1
-        else f"{verdict.test.capitalize()}: {verdict.best}"
-    )
-
-
-def _colour(line: Line, result: Comparison) -> str:
-    return STRUCTURES[line.structure].colour
+        return f"{verdict.test}: {verdict.winner} wins"
+    if len(verdict.peers) == 1:
+        return f"{verdict.test}: {verdict.best}"
+    if len(verdict.peers) <= 3:
+        return f"{verdict.test}: no single winner among {', '.join(verdict.peers)}"
+    return f"{verdict.test}: no single winner, {len(verdict.peers)} cannot be told apart"
 
 
 def _legend(result: Comparison) -> dict[str, str]:
-    return {line.structure: _colour(line, result) for line in result.lines}
+    return {line.structure: STRUCTURES[line.structure].colour for line in result.lines}
 
 
 def _cell(accuracy: Accuracy | None, best: bool = False) -> dict:
@@ -101,7 +99,8 @@ def _table(result: Comparison) -> dict:
     if timed:
         columns += [*tests, "steps"]
         groups.append({"name": "accuracy under equal time, %", "span": len(tests) + 1})
-    costs = ["width", "k of m", "weights", "connections", "MACs", "seconds"]
+    costs = ["k of m"] if result.settings.sweep else []
+    costs += ["width", "weights", "connections", "MACs", "seconds"]
     columns += [*costs, "shift error", "sizes"]
     groups += [{"name": "cost", "span": len(costs)}, {"name": "", "span": 2}]
     return {
@@ -110,8 +109,8 @@ def _table(result: Comparison) -> dict:
         "rows": [
             {
                 "label": line.label,
-                "colour": _colour(line, result),
-                "cells": _accuracy_cells(line, result) + _cost_cells(line),
+                "colour": STRUCTURES[line.structure].colour,
+                "cells": _accuracy_cells(line, result) + _cost_cells(line, result),
             }
             for line in result.lines
         ],
@@ -124,18 +123,20 @@ def _table(result: Comparison) -> dict:
 
 
 def _accuracy_cells(line: Line, result: Comparison) -> list[dict]:
+    tests = [verdict.test for verdict in result.verdicts]
     cells = [_cell(line.accuracy(v.test), line.label in v.peers) for v in result.verdicts]
     if result.equal_time_verdicts:
-        for verdict in result.equal_time_verdicts:
-            cells.append(_cell(line.equal_time.get(verdict.test), line.label in verdict.peers))
+        for test, verdict in zip(tests, result.equal_time_verdicts, strict=True):
+            cells.append(_cell(line.equal_time.get(test), line.label in verdict.peers))
         cells.append(_plain(f"{line.equal_time_steps:,}"))
     return cells
 
 
-def _cost_cells(line: Line) -> list[dict]:
+def _cost_cells(line: Line, result: Comparison) -> list[dict]:
+    fan_in = [_plain(f"{line.fan_in} of {line.inputs}")] if result.settings.sweep else []
     return [
+        *fan_in,
         _plain(line.width),
-        _plain(f"{line.fan_in} of {line.inputs}"),
         _plain(short(line.parameters)),
         _plain(short(line.connections)),
         _plain(short(line.macs)),
@@ -187,7 +188,9 @@ def _test_panels(result: Comparison, test: str) -> list[Panel]:
             found = line.curve[test]
             series.append(_series(line, [cost], [found[max(found)]]))
         limit = budget.limit if budget.kind == kind else None
-        panels.append(Panel(f"{test}: against {name}", name, series, limit=limit, joined=False))
+        ticks = None if limit is None else [limit]
+        title = f"{test}: against {name}"
+        panels.append(Panel(title, name, series, limit=limit, joined=False, ticks=ticks))
     sizes = result.data["sizes"]
     curves = [_series(x, list(sizes), [x.curve[test][s] for s in sizes]) for x in lines]
     panels.append(
@@ -216,7 +219,7 @@ def _structures(result: Comparison) -> list[dict]:
         layer = row.build((1, 6, 6), 1 if "window" in row.about else 36, 3, 1, Options())
         inner = core(layer)
         structure = Structure.of(inner) if inner is not layer else Structure.of(inner, (6, 6))
-        figure = safe(to_svg(structure.draw()))
+        figure = safe(to_svg(drawn_alone(structure.draw)))
         shown.append(
             {"label": row.name, "colour": row.colour, "about": row.about, "figure": figure}
         )
@@ -234,7 +237,7 @@ def _maps(result: Comparison) -> list[dict]:
         shown.append(
             {
                 "label": line.label,
-                "colour": _colour(line, result),
+                "colour": STRUCTURES[line.structure].colour,
                 "about": (
                     f"g moves by {maps['pixels']} px down and right; relative error of this map "
                     f"{error(maps['error'])}"
@@ -253,7 +256,7 @@ def _filters(result: Comparison) -> list[dict]:
         shown.append(
             {
                 "label": line.label,
-                "colour": _colour(line, result),
+                "colour": STRUCTURES[line.structure].colour,
                 "about": line.about,
                 "figure": safe(to_svg(grid)),
             }

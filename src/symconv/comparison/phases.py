@@ -11,6 +11,7 @@ from symconv.comparison.runs import Run, Runner
 from symconv.comparison.settings import TUNING_SEED, Settings
 from symconv.comparison.structures import STRUCTURES, Options
 from symconv.data import PictureSet
+from symconv.errors import StructureError
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ def variants(settings: Settings, data: PictureSet) -> tuple[Settings, list[Varia
 
 
 def sweep_variants(settings: Settings, data: PictureSet) -> tuple[Settings, list[Variant]]:
-    """Variants of fixed width whose fan-in k grows: by doubling, or with the kernel."""
-    shape, classes = tuple(data.train.pictures.shape[1:]), len(data.classes)
+    """Variants of fixed width whose fan-in k grows: by doubling, or with the kernel.
+
+    Raises:
+        StructureError: None of the structures has a kernel to sweep.
+    """
     if settings.sweep == "fan-in":
         settings, (dense,) = variants(replace(settings, structures=("dense",)), data)
         inputs = data.channels * data.canvas**2
@@ -88,6 +92,8 @@ def sweep_variants(settings: Settings, data: PictureSet) -> tuple[Settings, list
             for k in [*doubling, inputs]
         ]
     chosen = [name for name in settings.structures if name in ("local", "conv")]
+    if not chosen:
+        raise StructureError("local or conv to sweep the kernel of", ", ".join(settings.structures))
     settings, bases = variants(replace(settings, structures=tuple(chosen)), data)
     return settings, [
         Variant(

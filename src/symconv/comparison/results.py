@@ -104,7 +104,9 @@ class Line:
 
 def accuracies(runs: list[dict]) -> dict[str, Accuracy]:
     """Accuracy by test over the runs of several seeds."""
-    return {test: Accuracy(tuple(r["accuracy"][test] for r in runs)) for test in runs[0]["accuracy"]}
+    return {
+        test: Accuracy(tuple(r["accuracy"][test] for r in runs)) for test in runs[0]["accuracy"]
+    }
 
 
 def make_line(trained: Trained) -> Line:
@@ -152,7 +154,9 @@ def verdicts(trained: list[Trained], *, equal_time: bool) -> list[Verdict]:
         }
         correct = {label: correctness(runs, test) for label, runs in taken.items()}
         parameters = {label: runs[0]["parameters"] for label, runs in taken.items()}
-        found.append(judge(test, correct, parameters))
+        macs = {label: runs[0]["macs"] for label, runs in taken.items()}
+        name = f"{test}, equal time" if equal_time else test
+        found.append(judge(name, correct, parameters, macs))
     return found
 
 
@@ -188,7 +192,8 @@ class Comparison:
         """The verdict on each test, in words; of a sweep how small the fan-in may be."""
         if self.settings.sweep:
             return [self._sweep_sentence(verdict) for verdict in self.verdicts]
-        return [verdict.sentence() for verdict in self.verdicts]
+        timed = [verdict.short() for verdict in self.equal_time_verdicts]
+        return [*(verdict.sentence() for verdict in self.verdicts), *timed]
 
     def _sweep_sentence(self, verdict: Verdict) -> str:
         peers = [line for line in self.lines if line.label in verdict.peers]

@@ -97,16 +97,15 @@ def writable_folder(path: Path) -> Path:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is either whole or absent."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class Store:
@@ -225,7 +224,7 @@ class Runner:
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a worker process ended before its run did. If this is a script, put the call to "
-                "sc.compare below `if __name__ == \"__main__\":`, as Python asks for new processes;"
+                'sc.compare below `if __name__ == "__main__":`, as Python asks for new processes;'
                 " if memory ran out, use fewer workers (workers=1 trains in this process)"
             ) from error
 

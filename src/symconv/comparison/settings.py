@@ -63,15 +63,19 @@ class Settings:
             raise StructureError("training sizes of at least 2", self.sizes)
 
     def sizes_for(self, pictures: int) -> list[int]:
-        """The training sizes that a set has pictures for, and always its largest useful one.
+        """The training sizes that a set has pictures for, and all it has if that is far more.
 
         Example:
             >>> Settings().sizes_for(1000), Settings().sizes_for(120), Settings().sizes_for(40)
-            ([100, 300, 1000], [100, 120], [40])
+            ([100, 300, 1000], [100], [40])
+            >>> Settings().sizes_for(250)
+            [100, 250]
         """
         within = [size for size in sorted(set(self.sizes)) if size <= pictures]
-        more = pictures < max(self.sizes) and pictures not in within
-        return [*within, pictures] if more or not within else within
+        if not within:
+            return [pictures]
+        more = pictures < max(self.sizes) and pictures >= 1.5 * within[-1]
+        return [*within, pictures] if more else within
 
 
 def check_structures(names: Sequence[str]) -> None:

@@ -139,7 +139,9 @@ def conv(shape: Shape, width: int, kernel: int, stride: int, options: Options) -
     layer = nn.Conv2d(
         shape[0], width, kernel, stride=stride, padding=kernel // 2, padding_mode=PADDING
     )
-    return layer.to(memory_format=torch.channels_last)  # about 1.5 times as fast on a CPU
+    # About 1.5 times as fast on a CPU.
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return layer
 
 
 def shifts(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:

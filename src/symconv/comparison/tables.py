@@ -71,7 +71,7 @@ def accuracy_table(result: Comparison) -> Any:
     )
     columns = ["structure", *tests]
     if timed:
-        columns += [*(f"{test}, equal time" for test in tests), "steps then"]
+        columns += [*(verdict.test for verdict in result.equal_time_verdicts), "steps then"]
     table = _table(title, columns)
     for line in result.lines:
         cells = [_cell(line.accuracy(test)) for test in tests]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLD = 2.0
+CLOSE_WEIGHTS = 1.05
 METHOD = (
     "Two structures are compared on the same pictures with the same seeds. With d the difference "
     "of correctness per seed and picture, the squared standard error of its mean is "
@@ -72,13 +73,16 @@ class Verdict:
         test: Name of the test.
         accuracy: Mean accuracy by structure.
         parameters: Trained numbers by structure.
+        macs: Multiply-accumulates by structure.
         best: The structure with the highest mean.
         gaps: The best one's lead over every other structure.
+        seeds: How many seeds were paired.
     """
 
     test: str
     accuracy: dict[str, float]
     parameters: dict[str, int]
+    macs: dict[str, int]
     best: str
     gaps: dict[str, Gap]
     seeds: int
@@ -101,15 +105,26 @@ class Verdict:
         return self.best if self.gaps and not self.peers[1:] else None
 
     @property
+    def equal_weights(self) -> bool:
+        """Whether the peers' weights differ by at most a twentieth, as within one budget."""
+        weights = [self.parameters[name] for name in self.peers]
+        return max(weights) <= CLOSE_WEIGHTS * min(weights)
+
+    @property
     def preferred(self) -> str:
-        """The winner, or among structures that cannot be told apart the one with fewest weights."""
-        return min(self.peers, key=lambda name: (self.parameters[name], -self.accuracy[name]))
+        """The winner, or the one with fewest weights of those that cannot be told apart.
+
+        Where a budget makes their weights as good as equal, the multiply-accumulates decide.
+        """
+        cost = self.macs if self.equal_weights else self.parameters
+        return min(self.peers, key=lambda name: (cost[name], -self.accuracy[name]))
 
     def sentence(self) -> str:
         """The verdict in words."""
-        return f"{self._first()}{self._behind()}"
+        return f"{self.short()}{self._behind()}"
 
-    def _first(self) -> str:
+    def short(self) -> str:
+        """The verdict without those behind."""
         if not self.gaps:
             return f"{_capital(self.test)}: only {self._named(self.best)} was trained."
         if self.winner:
@@ -125,10 +140,16 @@ class Verdict:
                 "shows no spread, so no winner is named."
             )
         named = _listed([self._named(name) for name in self.peers])
-        return (
-            f"{_capital(self.test)}: {named} cannot be told apart; "
-            f"{self.preferred} has the fewest weights ({self.parameters[self.preferred]:,})."
-        )
+        return f"{_capital(self.test)}: {named} cannot be told apart; {self._why_preferred()}."
+
+    def _why_preferred(self) -> str:
+        name = self.preferred
+        if self.equal_weights:
+            return (
+                f"their weights are within 5 % of each other, and {name} has the fewest "
+                f"multiply-accumulates ({self.macs[name]:,})"
+            )
+        return f"{name} has the fewest weights ({self.parameters[name]:,})"
 
     def _behind(self) -> str:
         losers = self.losers if self.winner is None else self.losers[1:]
@@ -160,19 +181,25 @@ class Verdict:
         }
 
 
-def judge(test: str, correct: Mapping[str, NDArray], parameters: Mapping[str, int]) -> Verdict:
+def judge(
+    test: str,
+    correct: Mapping[str, NDArray],
+    parameters: Mapping[str, int],
+    macs: Mapping[str, int],
+) -> Verdict:
     """Compare the structures on one test.
 
     Args:
         test: Name of the test.
         correct: Correctness (seeds, pictures) by structure, in the same order for all.
         parameters: Trained numbers by structure.
+        macs: Multiply-accumulates by structure.
     """
     accuracy = {name: float(np.mean(array)) for name, array in correct.items()}
     best = max(accuracy, key=lambda name: (accuracy[name], -parameters[name]))
     gaps = {name: gap(correct[best], array) for name, array in correct.items() if name != best}
     seeds = len(correct[best])
-    return Verdict(test, accuracy, dict(parameters), best, gaps, seeds)
+    return Verdict(test, accuracy, dict(parameters), dict(macs), best, gaps, seeds)
 
 
 def _capital(text: str) -> str:

@@ -15,9 +15,7 @@ from symconv.data.pictures import (
 from symconv.extras import needs
 
 
-def limited(
-    pictures: NDArray, labels: NDArray, limit: int | None
-) -> tuple[NDArray, NDArray]:
+def limited(pictures: NDArray, labels: NDArray, limit: int | None) -> tuple[NDArray, NDArray]:
     """At most `limit` pictures, the classes in their own proportions."""
     if limit is None:
         return pictures, labels
@@ -84,6 +82,4 @@ def textures(canvas: int | None = None, limit: int | None = None) -> PictureSet:
         labels = np.repeat(np.arange(len(classes)), each)
         order = interleave(labels, generator)
         frames[split] = (np.stack(cut)[order], labels[order])
-    return assemble(
-        "textures", classes, frames, canvas=canvas, reach=canvas // 4, level=None
-    )
+    return assemble("textures", classes, frames, canvas=canvas, reach=canvas // 4, level=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,9 @@ def _ticks(axes: Any, panel: Panel) -> None:
     if panel.logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(ticker.NullLocator())
+        low, high = axes.get_xlim()
+        if high < 20 * low:  # room to both sides, where a budget holds all costs together
+            axes.set_xlim(low / 3, high * 3)
     if panel.ticks is not None:
         axes.set_xticks(list(panel.ticks), [_thousands(t) for t in panel.ticks])
     else:
@@ -110,7 +113,7 @@ def _thousands(value: float) -> str:
     """
     for limit, unit in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
-            return f"{value / limit:g}{unit}"
+            return f"{value / limit:.3g}{unit}"
     return f"{value:g}"
 
 
@@ -154,6 +157,18 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=10, color=INK, loc="left")
     axes.set_xlabel(panel.xlabel, fontsize=9, color=INK)
     _ticks(axes, panel)
+
+
+def drawn_alone(draw: Callable[[Any], Any]) -> Any:
+    """What a function draws on given axes, as a small figure with text to match."""
+    figure = new_figure(3.4, 3.2)
+    axes = figure.subplots()
+    draw(axes)
+    axes.title.set_fontsize(8.5)
+    axes.title.set_color(INK)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set_fontsize(8.5)
+    return figure
 
 
 def _bare(axes: Any) -> None:
@@ -201,9 +216,7 @@ def map_strip(pictures: Sequence[tuple[str, NDArray]], difference: str) -> Any:
         _bare(axes)
     first, second = pictures[-2][1], pictures[-1][1]
     scale = float(np.abs(second).max()) or 1.0
-    row[-1].imshow(
-        first - second, cmap=DIVERGING, vmin=-scale, vmax=scale, interpolation="none"
-    )
+    row[-1].imshow(first - second, cmap=DIVERGING, vmin=-scale, vmax=scale, interpolation="none")
     row[-1].set_title(difference, fontsize=9, color=INK)
     _bare(row[-1])
     return figure
