@@ -236,6 +236,8 @@ class _GroupConv(nn.Module):
         n = self.dimension
         check_input(x, n, self.in_channels, str(self.in_field))
         window = self._window_at(x.shape[-n:])
+        if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
+            window.output_size(x.shape[-n:])
         amounts: Any = 0
         if window.padding_mode == "zeros" and all(a == b for a, b in window.padding):
             amounts = tuple(before for before, _ in window.padding)
