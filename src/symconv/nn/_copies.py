@@ -141,7 +141,7 @@ class _Forward(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):  # no annotation: the graph would keep it as a string and not pickle
         return self.layer.compute(x)
 
 

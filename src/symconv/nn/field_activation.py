@@ -83,7 +83,8 @@ class FieldNormReLU(nn.Module):
                 length = torch.linalg.vector_norm(copies, dim=2)
                 bias = self.bias[first : first + run.copies]
                 kept = F.relu((length.movedim(1, -1) + bias).movedim(-1, 1))
-                ratio = torch.where(length > 0, kept / torch.where(length > 0, length, 1), 0)
+                some = length > 0
+                ratio = torch.where(some, kept / torch.where(some, length, 1), 0)
                 copies = copies * ratio.unsqueeze(2).to(copies.dtype)
             first += run.copies if run.signed else 0
             rows.append(copies)
