@@ -218,13 +218,13 @@ def rescale(x: torch.Tensor, factor: float | Sequence[float]) -> torch.Tensor:
 
 def _resampling(size: int, new: int, like: torch.Tensor) -> torch.Tensor:
     """The matrix (new, size) from values to cosine coefficients and back on another grid."""
-    kept = torch.arange(min(size, new), device=like.device, dtype=torch.float64)
+    kept = torch.arange(min(size, new), dtype=torch.float64)
     analyse, evaluate = (
-        torch.cos(math.pi * torch.outer(kept, (torch.arange(n, device=like.device) + 0.5) / n))
+        torch.cos(math.pi * torch.outer(kept, (torch.arange(n, dtype=torch.float64) + 0.5) / n))
         for n in (size, new)
     )
     analyse[1:] *= 2
-    return (evaluate.t() @ analyse / size).to(like.dtype)
+    return (evaluate.t() @ analyse / size).to(like)
 
 
 def _as_float(x: torch.Tensor, what: str) -> torch.Tensor:

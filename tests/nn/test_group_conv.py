@@ -26,8 +26,8 @@ TRANSPOSE = {
     2: sc.nn.GroupConvTranspose2d,
     3: sc.nn.GroupConvTranspose3d,
 }
-EVERY_GROUP = ["mirror", "trivial(1)", "C1", "C2", "C4", "D1", "D2", "D4", "flip(2,0)", "B2", "O", "Oh",
-               "B3", "flip(3,1)"]  # fmt: skip
+EVERY_GROUP = ["mirror", "trivial(1)", "C1", "C2", "C4", "D1", "D2", "D4", "flip(2,0)", "B2",
+               "O", "Oh", "B3", "flip(3,1)"]  # fmt: skip
 parse = sc.groups.parse
 C4, D4 = parse("C4"), parse("D4")
 
