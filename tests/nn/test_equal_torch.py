@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from symconv.kernels import workspace
 from symconv.kernels.local import local_adjoint, local_correlation, output_size
 from symconv.kernels.reference import local_conv_reference, sparse_linear_reference
 from symconv.lattice import PADDING_MODES
-from symconv.nn.region import _bounding_boxes
+from symconv.nn._region_plan import plan
 
 CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSE: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -192,12 +193,29 @@ def test_sparse_is_the_definition_to_second_order(batch):
 
 
 def test_regions_take_the_way_that_suits_them():
-    halves = torch.tensor([0, 0, 1, 1])[:, None].expand(4, 6).numpy()
-    boxes = _bounding_boxes(halves)
-    assert boxes is not None
-    assert all(box.full for box in boxes)
-    assert _bounding_boxes(torch.arange(24).view(4, 6).numpy() % 4) is None
-    assert _bounding_boxes(torch.arange(100).view(10, 10).numpy()) is None
+    def cuts(rows: list[str]):
+        found = plan(np.array([[int(label) for label in row] for row in rows]).repeat(9, 0))
+        return found and found.cuts
+
+    assert cuts(["0000", "1111"]) == (0, [0, 1])
+    assert cuts(["0011", "0022", "3344"]) == (0, [(1, [0, (0, [1, 2])]), (1, [3, 4])])
+    pinwheel = plan(np.array([[0, 0, 1], [2, 3, 1], [2, 4, 4]]).repeat(9, 0))
+    assert pinwheel is not None  # five boxes that no straight cut parts
+    assert all(pinwheel.full)
+    assert pinwheel.cuts is None
+    assert plan(np.arange(24).reshape(4, 6) % 4) is None  # all over the place
+    assert plan(np.arange(100).reshape(10, 10)) is None  # too many
+
+    torch.manual_seed(0)
+    for rows in (["0011", "0022", "3344"], ["001", "231", "244"], ["0123", "1230"]):
+        regions = torch.tensor([[int(label) for label in row] for row in rows]).repeat(9, 1).sort(0)
+        for labels in (regions.values, torch.tensor(regions.values.numpy()[::-1].copy())):
+            layer = sc.nn.RegionConv2d(2, 3, 3, labels, padding=1, dtype=torch.float64)
+            x = torch.randn(2, 2, *labels.shape, dtype=torch.float64)
+            filters = layer.weight[labels.flatten()].unflatten(0, tuple(labels.shape))
+            bias = layer.bias[labels].movedim(-1, 0)
+            expected = sc.functional.local_conv(x, filters, bias, padding=1)
+            torch.testing.assert_close(layer(x), expected, **exact)
 
 
 def test_sparse_kept_from_linear_and_rewired():

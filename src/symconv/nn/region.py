@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,17 +13,10 @@ from symconv.errors import StructureError
 from symconv.functional import as_batch, cast, check_input, convolve, correlate, pad
 from symconv.lattice.windows import Size, Window
 from symconv.nn import _shared
+from symconv.nn._region_plan import Cuts, Place, Plan, checked_labels, plan
 from symconv.structure import Structure
 
-MOST_BOXES = 32  # beyond it, small convolutions cost more to start than the local kernel does
 SHOWN = 64  # positions that a repr writes out
-
-
-class _Box(NamedTuple):
-    """The bounding box of a label in the output; `full` where the label fills it."""
-
-    place: tuple[slice, ...]
-    full: bool
 
 
 class _RegionConv(nn.Module):
@@ -83,7 +74,7 @@ class _RegionConv(nn.Module):
     weight: nn.Parameter
     bias: nn.Parameter | None
     regions: Tensor
-    _boxes: list[_Box] | None
+    _plan: Plan | None
 
     def __init__(
         self,
@@ -103,9 +94,9 @@ class _RegionConv(nn.Module):
         super().__init__()
         window = kernel_size, stride, padding, dilation, groups, padding_mode
         _shared.configure(self, in_channels, out_channels, *window)
-        labels = _labels(regions, self.dimension)
+        labels = checked_labels(regions, self.dimension)
         count = int(labels.max()) + 1
-        self._boxes = _bounding_boxes(labels)
+        self._plan = plan(labels)
         self.register_buffer("regions", torch.as_tensor(labels, device=device))
         self.register_load_state_dict_post_hook(_read_regions_again)
         weight = (count, *_shared.filter_shape(self))
@@ -129,17 +120,16 @@ class _RegionConv(nn.Module):
             )
         x, weight, bias = cast(x, self.weight, self.bias)
         padded = pad(x, self.window)
-        if self._boxes is None:
+        if self._plan is None:
             labels = self.regions.flatten()
             each = None if bias is None else bias[self.regions].movedim(-1, 0)
             return correlate(padded, weight, labels, each, self.window, self.groups)
-        y = self._by_boxes(as_batch(padded, n), weight, bias)
+        y = self._by_boxes(self._plan, as_batch(padded, n), weight, bias)
         return y.squeeze(0) if x.ndim == n + 1 else y
 
-    def _by_boxes(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        size, window = self.regions.shape, self.window
-        parts = []
-        for label, (place, full) in enumerate(self._boxes or []):
+    def _by_boxes(self, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        window, parts = self.window, []
+        for label, place in enumerate(plan.boxes):
             seen = x
             rows = zip(place, window.stride, window.extent, strict=True)
             for axis, (part, step, extent) in enumerate(rows, 2):
@@ -147,12 +137,16 @@ class _RegionConv(nn.Module):
                 seen = seen.narrow(axis, step * part.start, length)
             each = None if bias is None else bias[label]
             y = convolve(seen, weight[label], each, window.stride, window.dilation, self.groups)
-            if not full:  # chosen, not multiplied: what lies outside the region may be infinite
+            if not plan.full[label]:  # chosen, not multiplied: what lies outside may be infinite
                 y = torch.where(self.regions[place] == label, y, torch.zeros_like(y))
-            ends = [(part.start, s - part.stop) for part, s in zip(place, size, strict=True)]
-            y = F.pad(y, [amount for pair in reversed(ends) for amount in pair])
             parts.append(y)
-        return sum(parts[1:], parts[0])
+        if plan.cuts is not None:
+            return _joined(plan.cuts, parts)
+        spread = [
+            _spread(y, place, self.regions.shape)
+            for y, place in zip(parts, plan.boxes, strict=True)
+        ]
+        return sum(spread[1:], spread[0])
 
     def structure(self, input_size: Size) -> Structure:
         """What the layer connects and shares on inputs of `input_size`."""
@@ -186,43 +180,24 @@ class _RegionConv(nn.Module):
         return _shared.describe(self, f"regions={regions}")
 
 
-def _labels(regions: Tensor, dimension: int) -> np.ndarray:
-    labels = regions.detach().cpu().numpy() if isinstance(regions, Tensor) else np.asarray(regions)
-    if labels.ndim != dimension or not labels.size:
-        raise StructureError(
-            f"regions over {dimension} axes of output positions", f"shape {labels.shape}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise StructureError("regions as integer labels", f"type {labels.dtype}")
-    found = np.unique(labels)
-    if not np.array_equal(found, np.arange(len(found))):
-        shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
-        raise StructureError(
-            "region labels 0..R-1, each used",
-            f"labels {shown}",
-            "number them anew: torch.unique(regions, return_inverse=True)[1]",
-        )
-    return np.array(labels, dtype=np.int64)  # a copy: the caller may write on theirs
+def _joined(cuts: Cuts, parts: list[Tensor]) -> Tensor:
+    if isinstance(cuts, int):
+        return parts[cuts]
+    axis, pieces = cuts
+    return torch.cat([_joined(piece, parts) for piece in pieces], 2 + axis)
 
 
-def _bounding_boxes(labels: np.ndarray) -> list[_Box] | None:
-    """A box per label, or None where the local kernel is the better way."""
-    if labels.max() >= MOST_BOXES:
-        return None
-    boxes = [
-        _Box(place, bool((labels[place] == label).all()))
-        for label, place in enumerate(ndimage.find_objects(labels + 1))
-    ]
-    covered = sum(math.prod(part.stop - part.start for part in box.place) for box in boxes)
-    return boxes if covered <= 2 * labels.size else None
+def _spread(y: Tensor, place: Place, size: Sequence[int]) -> Tensor:
+    ends = [(part.start, s - part.stop) for part, s in zip(place, size, strict=True)]
+    return F.pad(y, [amount for pair in reversed(ends) for amount in pair])
 
 
 def _read_regions_again(layer: _RegionConv, _: Any) -> None:
     if not layer.regions.is_meta:
-        labels = _labels(layer.regions, layer.dimension)
+        labels = checked_labels(layer.regions, layer.dimension)
         if int(labels.max()) + 1 != len(layer.weight):
             raise StructureError(f"regions for {len(layer.weight)} filters", int(labels.max()) + 1)
-        layer._boxes = _bounding_boxes(labels)
+        layer._plan = plan(labels)
 
 
 class RegionConv1d(_RegionConv):
