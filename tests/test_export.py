@@ -42,11 +42,11 @@ def signed():
     field = D4.vector(2) + D4.regular(1) + D4.sign(1)
     gated = sc.nn.FieldGated(field)
     return nn.Sequential(
-        sc.nn.GroupConv2d(D4.trivial(1), field, 3),
+        sc.nn.GroupConv2d(D4.trivial(1), field, 3, padding=1),
         sc.nn.FieldBatchNorm(field),
         sc.nn.FieldNormReLU(field),
         sc.nn.FieldLayerNorm(field, over="sample"),
-        sc.nn.GroupConv2d(field, gated.in_field, 3),
+        sc.nn.GroupConv2d(field, gated.in_field, 3, padding=1),
         gated,
         sc.nn.GroupPool(field, reduce="mean"),
         nn.AdaptiveAvgPool2d(1),
@@ -140,31 +140,37 @@ def test_what_was_not_replaced_would_be_seen():
     assert not ours(nn.Sequential(nn.ReLU()))
 
 
-@pytest.mark.parametrize("name", ["permutations", "signed"])
-def test_it_loads_without_this_package(name, tmp_path):
-    model = prepared(name)
+def test_it_loads_without_this_package(tmp_path):
     x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
+    models = [prepared(name).eval() for name in ("permutations", "signed")]
     path = tmp_path / "plain.pt"
-    torch.save((sc.export.plain(model), x, model.eval()(x)), path)
+    torch.save((x, [(sc.export.plain(model), model(x)) for model in models]), path)
     program = (
         "import sys, torch; sys.modules['symconv'] = None\n"
-        f"model, x, y = torch.load({str(path)!r}, weights_only=False)\n"
-        "torch.testing.assert_close(model(x), y, atol=1e-12, rtol=1e-12)\n"
-        "model(torch.zeros(5, 1, 24, 32).double())"
+        f"x, pairs = torch.load({str(path)!r}, weights_only=False)\n"
+        "for model, y in pairs:\n"
+        "    torch.testing.assert_close(model(x), y, atol=1e-12, rtol=1e-12)\n"
+        "    model(torch.zeros(5, 1, 24, 32).double())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def any_shape(name):
+    """Any batch and size; of multiples of four where the network halves the size twice."""
+    batch, high, wide = (torch.export.Dim(n, min=2, max=64) for n in ("batch", "high", "wide"))
+    by = 4 if name == "permutations" else 1
+    return ({0: batch, 2: by * high, 3: by * wide},)
 
 
 @pytest.mark.parametrize(("name", "plain"), [("permutations", True), ("signed", False)])
 def test_torch_export_with_any_batch_and_size(name, plain):
     model = prepared(name).eval()
     network = sc.export.plain(model) if plain else model
-    batch, half, other = (torch.export.Dim(n, min=2, max=64) for n in ("batch", "half", "other"))
     program = torch.export.export(
         network,
         (torch.randn(4, 1, 16, 24, dtype=torch.float64),),
-        dynamic_shapes=({0: batch, 2: 4 * half, 3: 4 * other},),
+        dynamic_shapes=any_shape(name),
     )
     for shape in ((4, 1, 16, 24), (7, 1, 32, 12)):
         x = torch.randn(*shape, dtype=torch.float64)
@@ -177,14 +183,15 @@ def test_onnx_at_a_size_and_batch_that_were_not_traced(name, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     model = prepared(name, torch.float32).eval()
+    if name == "signed":  # what the other network has not, as the exporter is slow
+        model = model[:4]
     path = tmp_path / "plain.onnx"
-    batch, half, other = (torch.export.Dim(n, min=2, max=64) for n in ("batch", "half", "other"))
     torch.onnx.export(
         sc.export.plain(model),
         (torch.randn(4, 1, 16, 24),),
         path,
         dynamo=True,
-        dynamic_shapes=({0: batch, 2: 4 * half, 3: 4 * other},),
+        dynamic_shapes=any_shape(name),
         verbose=False,
     )
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -7,6 +7,7 @@ copies of one size is a view (N, copies, size, *S): nothing is gathered.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -146,7 +147,14 @@ class _Forward(nn.Module):
 
 
 def traced(layer: nn.Module) -> fx.GraphModule:
-    """A layer's `compute` as a graph of torch's own functions, which loads without this package."""
-    graph = fx.symbolic_trace(_Forward(layer))
+    """A layer's `compute` as a graph of torch's own functions, which loads without this package.
+
+    Parameters become constants, so that what is spread from them is spread once, here.
+    """
+    fixed = deepcopy(layer)
+    for name, value in list(fixed.named_parameters(recurse=False)):
+        delattr(fixed, name)
+        fixed.register_buffer(name, value.detach())
+    graph = fx.symbolic_trace(_Forward(fixed))
     graph.train(layer.training)
     return graph
