@@ -7,10 +7,12 @@ gradient to the input (its adjoint in x) and the gradient to the weight.
 
 The connections are the column indices of a compressed sparse row matrix, the weights its values,
 so no index is sorted: the adjoint reads the same arrays as compressed sparse columns. Measured on
-one core at 4096 x 4096 and 1 % connections, batches of 16 and 128, the forward pass beats gathering
-by 10 times and more and the dense product by 5 to 25. Memory: beside the operands and their transposes, the indices as 32-bit
-integers (kept as long as the connections live and are not written to: half their size in memory
-once more); nothing grows with batch * n * k.
+one core at 4096 x 4096 with 1 % of the connections and batches of 16 and 128, the forward pass
+beats gathering by 10 times and more, the dense product by 5 to 25.
+
+Memory: beside the operands and their transposes, the indices as 32-bit integers (kept as long as
+the connections live and are not written to: half their size in memory once more); nothing grows
+with batch * n * k.
 
 Shapes: x (B, m); W and connections (n, k); y (B, n).
 """
