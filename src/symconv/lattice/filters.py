@@ -31,6 +31,7 @@ class Block(NamedTuple):
         orbits: Orbits of one pair of copies, over the flattened (out size, in size, *kernel).
         start: Where its weights begin among those of the filter.
         weights: How many there are.
+        signed: Whether some entry holds minus its weight, or zero.
     """
 
     blocks: int
@@ -41,6 +42,7 @@ class Block(NamedTuple):
     orbits: Orbits
     start: int
     weights: int
+    signed: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Filter:
                 pair = pair_orbits(into, out, tuple(kernel_size))
                 count = blocks * out_copies * in_copies * pair.count
                 copies = blocks, out_copies, in_copies
-                row.append(Block(*copies, out.size, into.size, pair, start, count))
+                signed = bool((pair.sign <= 0).any())
+                row.append(Block(*copies, out.size, into.size, pair, start, count, signed))
                 start += count
             rows.append(tuple(row))
         return cls(blocks, tuple(kernel_size), tuple(rows))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from symconv.errors import StructureError
 from symconv.functional import check_input, pad
-from symconv.kernels.tied import Tables, spread, tables
+from symconv.kernels.tied import source_of, spread, with_negatives
 from symconv.lattice.centring import check_window, padded_more
 from symconv.lattice.filters import Block, Filter
 from symconv.lattice.orbits import Orbits
@@ -87,6 +87,7 @@ class _GroupConv(nn.Module):
 
     dimension: ClassVar[int]
     bias: nn.Parameter | None
+    _bias_source: Tensor
 
     def __init__(
         self,
@@ -152,12 +153,13 @@ class _GroupConv(nn.Module):
         self.reset_parameters()
 
     def _register_tables(self) -> None:
-        for name in ("_filter", "_offset"):
-            for row, blocks in enumerate(getattr(self, name).rows):
-                for column, block in enumerate(blocks):
-                    for part, table in _tables(block.orbits, block.out_size)._asdict().items():
-                        here = None if table is None else table.to(self.weight.device)
-                        self.register_buffer(f"{name}_{row}_{column}_{part}", here, False)
+        device = self.weight.device
+        for row, blocks in enumerate(self._filter.rows):
+            for column, block in enumerate(blocks):
+                source = _source(block.orbits, block.out_size).to(device)
+                self.register_buffer(f"_source_{row}_{column}", source, persistent=False)
+        bias = source_of(self._offset.orbits, self.out_channels).flatten().to(device)
+        self.register_buffer("_bias_source", bias, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Made anew instead of moved, so that `to_empty` leaves no garbage in them.
@@ -178,7 +180,7 @@ class _GroupConv(nn.Module):
             for row, blocks in enumerate(self._filter.rows):
                 bound = 1 / math.sqrt(max(1.0, self._filter.live_inputs(row)))
                 for block in blocks:
-                    self.weight[block.start : block.start + block.weights].uniform_(-bound, bound)
+                    _slice(self.weight, block).uniform_(-bound, bound)
             if self.bias is not None:
                 rows = range(len(self._filter.rows))
                 live = max(1.0, max(map(self._filter.live_inputs, rows)))
@@ -195,7 +197,7 @@ class _GroupConv(nn.Module):
             and not weight.is_inference()
         )
         if not reusable:
-            return self._expanded("_filter", weight)
+            return self._spread(weight)
         # Writing through `.data` leaves the version as it is, so on the CPU values are compared;
         # elsewhere that would wait for the device.
         state = weight.data_ptr(), weight._version, weight.dtype, weight.device
@@ -204,28 +206,34 @@ class _GroupConv(nn.Module):
             if at == state and (weight.device.type != "cpu" or torch.equal(seen, weight)):
                 return filter_
         seen = weight.detach().clone() if weight.device.type == "cpu" else weight
-        self._kept = seen, state, self._expanded("_filter", weight)
+        self._kept = seen, state, self._spread(weight)
         return self._kept[2]
 
     def full_bias(self) -> Tensor | None:
-        """The bias of every channel; None without bias."""
-        return None if self.bias is None else self._expanded("_offset", self.bias).flatten()
+        """The bias of every channel, 0 where there is none; None for a layer without bias."""
+        if self.bias is None:
+            return None
+        if len(self.bias) == self.out_channels:  # trivial fields: a bias each
+            return self.bias
+        signed = any(block.signed for (block,) in self._offset.rows)
+        return (with_negatives(self.bias) if signed else self.bias).index_select(
+            0, self._bias_source
+        )
 
-    def _expanded(self, name: str, weight: Tensor) -> Tensor:
-        filter_: Filter = getattr(self, name)
+    def _spread(self, weight: Tensor) -> Tensor:
         rows = []
-        for r, blocks in enumerate(filter_.rows):
-            parts = [self._part(f"{name}_{r}_{c}", weight, b) for c, b in enumerate(blocks)]
+        for r, blocks in enumerate(self._filter.rows):
+            parts = [self._part(f"_source_{r}_{c}", weight, b) for c, b in enumerate(blocks)]
             rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
         whole = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
-        return whole.reshape(filter_.shape)
+        return whole.reshape(self._filter.shape)
 
-    def _part(self, name: str, weight: Tensor, block: Block) -> Tensor:
+    def _part(self, source: str, weight: Tensor, block: Block) -> Tensor:
         """A block of the filter: (blocks of channels, out channels, in channels, taps)."""
         copies = block.blocks * block.out_copies, block.in_copies
-        free = weight if len(weight) == block.weights else weight.narrow(0, block.start, block.weights)
-        table = Tables(*(getattr(self, f"{name}_{part}") for part in Tables._fields))
-        entries = spread(free.view(*copies, block.orbits.count), table)
+        free = weight if len(weight) == block.weights else _slice(weight, block)
+        free = free.view(*copies, block.orbits.count)
+        entries = spread(free, getattr(self, source), block.signed)
         channels = block.out_copies * block.out_size, block.in_copies * block.in_size
         return entries.reshape(block.blocks, *channels, entries.shape[-1] // block.in_size)
 
@@ -303,8 +311,12 @@ class _GroupConv(nn.Module):
 
 
 @lru_cache(maxsize=1024)
-def _tables(orbits: Orbits, outputs: int) -> Tables:
-    return tables(orbits, outputs)
+def _source(orbits: Orbits, outputs: int) -> Tensor:
+    return source_of(orbits, outputs)
+
+
+def _slice(weight: Tensor, block: Block) -> Tensor:
+    return weight.narrow(0, block.start, block.weights)
 
 
 def _short(value: Any) -> str:
