@@ -1,0 +1,98 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from symconv.comparison.counting import build
+from symconv.comparison.packing import pack, unpack
+from symconv.comparison.runs import Run
+from symconv.comparison.structures import ROWS, STRUCTURES, Options
+from symconv.data import Source
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what lightning_fabric imports is not ours
+    from symconv.comparison import worker
+
+SOURCE = Source("digits", limit=300)
+
+
+def run(structure, **changes):
+    basic = Run(SOURCE, "mark", structure, 3, 100, 0, 3, 3e-3)
+    return worker.execute(basic.with_(**{"final": True, "inspect": True} | changes))
+
+
+def without_times(result):
+    return {key: value for key, value in result.items() if "seconds" not in key}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_run_gives_everything_that_the_page_shows(row):
+    found = run(row.name)
+    correct = unpack(found["correct"]["moved"])
+    assert correct.mean() == pytest.approx(found["accuracy"]["moved"])
+    assert found["filters"][0]["values"]
+    spatial = row.name in ("local", "region", "tiled", "conv")
+    assert (found["maps"] is not None) == spatial
+    assert found["other_sizes"] == (row.name in ("tiled", "conv"))
+    assert bool(found["other_sizes_reason"]) != found["other_sizes"]
+
+
+def test_a_run_is_a_function_of_its_description_and_leaves_the_caller_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    first = run("sparse")
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert without_times(run("sparse")) == without_times(first)
+    assert without_times(run("sparse", seed=1)) != without_times(first)
+
+
+def test_tuning_never_sees_the_test_pictures():
+    found = run("dense", final=False)
+    assert "accuracy" not in found
+    assert "validation" in found
+
+
+def test_convolutions_commute_with_shifts_and_the_others_do_not():
+    errors = {}
+    data = worker.load(SOURCE)
+    for row in ROWS:
+        torch.manual_seed(0)
+        network = build(row, (1, 16, 16), 16, 10, Options()).eval()
+        with torch.no_grad():
+            errors[row.name] = worker.equivariance_error(network, data.test.pictures)
+    assert errors.pop("conv") < 1e-5
+    assert min(errors.values()) > 0.05
+
+
+def test_the_region_network_shows_one_group_of_filters_a_band():
+    labels = [group["label"] for group in run("region")["filters"]]
+    assert labels == ["top band", "middle band", "bottom band"]
+
+
+def test_filters_are_what_the_layers_hold():
+    torch.manual_seed(0)
+    layer = STRUCTURES["conv"].build((1, 16, 16), 4, 5, 1, Options())
+    ((_, shown),) = STRUCTURES["conv"].filters(layer, (1, 16, 16))
+    assert np.array_equal(shown, layer.get_parameter("weight").detach()[:, 0])
+    tiled = STRUCTURES["tiled"].build((1, 16, 16), 4, 5, 1, Options())
+    found = STRUCTURES["tiled"].filters(tiled, (1, 16, 16))
+    weight = tiled.get_parameter("weight").detach()
+    assert [label for label, _ in found] == ["tile 0, 0", "tile 0, 1", "tile 1, 0", "tile 1, 1"]
+    assert np.array_equal(found[1][1][3], weight[0, 1, :, :, 0, 3])
+    sparse = STRUCTURES["sparse"].build((1, 16, 16), 4, 5, 1, Options())
+    ((_, drawn),) = STRUCTURES["sparse"].filters(sparse, (1, 16, 16))
+    assert (drawn != 0).sum(axis=(1, 2)).tolist() == [26] * 4
+
+
+def test_the_first_map_of_a_convolution_moves_with_the_picture():
+    assert run("conv")["maps"]["error"] < 1e-5
+    assert run("tiled")["maps"]["error"] > 0.05
+
+
+def test_packing_keeps_every_bit():
+    values = np.random.default_rng(0).random(77) < 0.5
+    assert np.array_equal(unpack(pack(values)), values)
