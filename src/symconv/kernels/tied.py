@@ -45,7 +45,7 @@ def spread(weight: Tensor, source: Tensor, signed: bool) -> Tensor:
     if torch.compiler.is_compiling():  # a gather with fewer indices, which other runtimes like
         return values.index_select(-1, source.flatten()).unflatten(-1, source.shape).movedim(-2, 1)
     rows, columns, count = values.shape
-    shape = rows, len(source), columns
+    shape = rows, source.shape[0], columns
     every = values.unsqueeze(1).expand(*shape, count)
     return every.gather(3, source[None, :, None].expand(*shape, source.shape[1]))
 

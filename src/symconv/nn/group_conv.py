@@ -213,7 +213,7 @@ class _GroupConv(nn.Module):
         """The bias of every channel, 0 where there is none; None for a layer without bias."""
         if self.bias is None:
             return None
-        if len(self.bias) == self.out_channels:  # trivial fields: a bias each
+        if self._offset.count == self.out_channels:  # trivial fields: a bias each
             return self.bias
         signed = any(block.signed for (block,) in self._offset.rows)
         return (with_negatives(self.bias) if signed else self.bias).index_select(
@@ -221,21 +221,23 @@ class _GroupConv(nn.Module):
         )
 
     def _spread(self, weight: Tensor) -> Tensor:
-        rows = []
-        for r, blocks in enumerate(self._filter.rows):
-            parts = [self._part(f"_source_{r}_{c}", weight, b) for c, b in enumerate(blocks)]
-            rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
-        whole = rows[0] if len(rows) == 1 else torch.cat(rows, 1)
-        return whole.reshape(self._filter.shape)
+        filter_, rows = self._filter, []
+        if len(filter_.rows) == len(filter_.rows[0]) == 1:
+            return self._part(0, 0, weight).reshape(filter_.shape)
+        for r, blocks in enumerate(filter_.rows):
+            parts = []
+            for c, b in enumerate(blocks):
+                channels = b.out_copies * b.out_size, b.in_copies * b.in_size
+                part = self._part(r, c, _slice(weight, b))
+                parts.append(part.reshape(b.blocks, *channels, math.prod(self.kernel_size)))
+            rows.append(torch.cat(parts, 2))
+        return torch.cat(rows, 1).reshape(filter_.shape)
 
-    def _part(self, source: str, weight: Tensor, block: Block) -> Tensor:
-        """A block of the filter: (blocks of channels, out channels, in channels, taps)."""
-        copies = block.blocks * block.out_copies, block.in_copies
-        free = weight if len(weight) == block.weights else _slice(weight, block)
-        free = free.view(*copies, block.orbits.count)
-        entries = spread(free, getattr(self, source), block.signed)
-        channels = block.out_copies * block.out_size, block.in_copies * block.in_size
-        return entries.reshape(block.blocks, *channels, entries.shape[-1] // block.in_size)
+    def _part(self, row: int, column: int, free: Tensor) -> Tensor:
+        """A block of the filter: (out copies, out size, in copies, in size * taps)."""
+        b: Block = self._filter.rows[row][column]
+        free = free.view(b.blocks * b.out_copies, b.in_copies, b.orbits.count)
+        return spread(free, getattr(self, f"_source_{row}_{column}"), b.signed)
 
     # Use
 
