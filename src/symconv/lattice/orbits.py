@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from symconv.errors import StructureError
@@ -77,16 +77,17 @@ def orbits(
         Poczos, Equivariance Through Parameter-Sharing (2017), theorem 4.1.
     """
     signs = [np.ones(connections, np.int64)] * len(permutations) if signs is None else signs
-    heads, tails = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for image, sign in zip(permutations, signs, strict=True):
+    item = np.arange(connections)
+    targets = np.empty((2 * connections, len(permutations)), np.int64)
+    for column, image, sign in zip(targets.T, permutations, signs, strict=True):
         _check_generator(connections, image, sign)
-        item = np.flatnonzero(image != ABSENT)
-        target, flip = image[item], (sign[item] < 0) * connections
-        heads += [item, item + connections]
-        tails += [target + flip, target + connections - flip]
-    edges = np.concatenate(heads), np.concatenate(tails)
-    nodes = 2 * connections
-    graph = coo_array((np.ones(len(edges[0]), bool), edges), shape=(nodes, nodes))
+        there = np.where(image == ABSENT, item, image)
+        crosses = (sign < 0) & (image != ABSENT)
+        column[:connections] = there + crosses * connections
+        column[connections:] = there + ~crosses * connections
+    nodes, steps = targets.shape
+    rows = np.arange(nodes + 1) * steps
+    graph = csr_array((np.ones(targets.size), targets.ravel(), rows), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)
     return _number(component[:connections], component[connections:])
 

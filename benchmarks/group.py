@@ -1,0 +1,254 @@
+"""Group convolution against torch's plain convolution of equal width, and escnn where it is.
+
+    python benchmarks/group.py [--rounds 30] [--json group.json]
+
+Construction of a ResNet of 3 stages, training steps (forward and backward), inference with the kept
+filter, and peak memory. Answers are checked first: the layer must equal its plain twin to the last
+bit and be equivariant. Steps of both are interleaved, and the ratio is that of their medians (of
+their minima beside it: less moved by other work on the machine). One thread; processor time, which
+equals elapsed time on a quiet machine and leaves out waiting on a busy one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+
+import torch
+from torch import nn
+
+import symconv as sc
+from symconv.testing import assert_equivariant
+
+BARS = {"construct": 20.0, "step": 1.05, "tiny step": 1.2, "memory": 1.1}
+CASES = [  # group, channels, batch, size, bar
+    ("C4", 64, 16, 64, "step"),
+    ("D4", 64, 16, 64, "step"),
+    ("D4", 256, 2, 8, "tiny step"),
+    ("C4", 256, 2, 8, "tiny step"),
+]
+
+
+def resnet(layer) -> nn.ModuleList:
+    """The convolutions of a residual network: 64, 128, 256 channels, two blocks a stage."""
+    made, before = [layer(None, 64, 3)], 64
+    for width in (64, 128, 256):
+        for block in range(2):
+            made += [layer(before, width, 3), layer(width, width, 3)]
+            if before != width and block == 0:
+                made.append(layer(before, width, 1))
+            before = width
+    return nn.ModuleList(made)
+
+
+def plain_layer(into: int | None, out: int, kernel: int) -> nn.Module:
+    return nn.Conv2d(into or 3, out, kernel, padding=kernel // 2)
+
+
+def group_layer(name: str):
+    group = sc.groups.parse(name)
+
+    def layer(into: int | None, out: int, kernel: int) -> nn.Module:
+        before = group.trivial(3) if into is None else group.regular(into // group.order)
+        after = group.regular(out // group.order)
+        return sc.nn.GroupConv2d(before, after, kernel, padding=kernel // 2)
+
+    return layer
+
+
+def escnn_layer(name: str):
+    """The same layers by escnn.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    from escnn import gspaces
+    from escnn import nn as enn
+
+    space = gspaces.rot2dOnR2(4) if name == "C4" else gspaces.flipRot2dOnR2(4)
+    order = 4 if name == "C4" else 8
+
+    def layer(into: int | None, out: int, kernel: int) -> nn.Module:
+        first = [space.trivial_repr] * 3
+        before = first if into is None else [space.regular_repr] * (into // order)
+        fields = (enn.FieldType(space, f) for f in (before, [space.regular_repr] * (out // order)))
+        return enn.R2Conv(*fields, kernel, padding=kernel // 2)
+
+    return layer
+
+
+def milliseconds(call, rounds: int) -> list[float]:
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        call()
+        times.append(1e3 * (time.process_time() - start))
+    return times
+
+
+def interleaved(calls: dict, rounds: int) -> dict[str, list[float]]:
+    """Times of several calls, taken in turn so that all meet the same disturbances."""
+    times = {name: [] for name in calls}
+    for call in calls.values():
+        milliseconds(call, 3)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name] += milliseconds(call, 1)
+    return times
+
+
+def step(layer: nn.Module, x: torch.Tensor, back: torch.Tensor) -> None:
+    """One forward and backward pass, gradients fresh as after `zero_grad()`."""
+    x.grad = None
+    layer.zero_grad()
+    layer(x).backward(back)
+
+
+def check(layer: nn.Module, group, size: int) -> None:
+    """The layer is equivariant to the last bit and equals its plain twin."""
+    field = layer.in_field
+    assert_equivariant(layer, field, layer.out_field, min(size, 8), batch=1, integers=True)
+    x = torch.randn(1, field.channels, size, size)
+    assert torch.equal(layer(x), layer.to_conv()(x)), "the plain twin gives another answer"
+
+
+def construction(name: str, rounds: int) -> dict:
+    """Milliseconds to construct the network, in a new process (nothing remembered) and again."""
+    code = (
+        "import sys, time; sys.path.insert(0, 'benchmarks'); import group; "
+        "group.torch.set_num_threads(1); group.resnet(group.plain_layer); "
+        "import symconv.nn; start = time.process_time(); "
+        f"group.resnet(group.group_layer({name!r})); print(1e3 * (time.process_time() - start))"
+    )
+    runs = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    calls = {
+        "ours": lambda: resnet(group_layer(name)),
+        "plain": lambda: resnet(plain_layer),
+    }
+    times = {key: statistics.median(t) for key, t in interleaved(calls, rounds).items()}
+    row = {"group": name, "first": statistics.median(runs), **times}
+    try:
+        row["escnn"] = milliseconds(lambda: resnet(escnn_layer(name)), 1)[0]
+    except ImportError:
+        row["escnn"] = None
+    return row | {"bar": BARS["construct"], "met": max(row["first"], row["ours"]) <= 20}
+
+
+def training(name: str, channels: int, batch: int, size: int, bar: str, rounds: int) -> dict:
+    """Training step and inference of one layer, as ratios to the plain convolution."""
+    layer = group_layer(name)(channels, channels, 3)
+    check(layer, sc.groups.parse(name), size)
+    plain = layer.to_conv()
+    x = torch.randn(batch, channels, size, size, requires_grad=True)
+    back = torch.randn(batch, channels, size, size)
+    calls = {
+        "ours": lambda: step(layer, x, back),
+        "plain": lambda: step(plain, x, back),
+    }
+    times = interleaved(calls, rounds if size > 16 else 4 * rounds)
+    row = {"group": name, "channels": channels, "batch": batch, "size": size}
+    for statistic in (statistics.median, min):
+        ours, theirs = (statistic(times[key]) for key in ("ours", "plain"))
+        row |= {f"{statistic.__name__} ms": ours, f"{statistic.__name__} ratio": ours / theirs}
+    layer.eval()
+    with torch.no_grad():
+        calls = {"ours": lambda: layer(x), "plain": lambda: plain(x)}
+        times = interleaved(calls, rounds if size > 16 else 4 * rounds)
+    row["inference ratio"] = statistics.median(times["ours"]) / statistics.median(times["plain"])
+    return row | {"bar": BARS[bar], "met": row["median ratio"] <= BARS[bar]}
+
+
+def peak(kind: str) -> float:
+    """MiB that training steps of one kind of layer add to this process at their peak."""
+    torch.set_num_threads(1)
+    name, case = kind.split()
+    channels, batch, size = (64, 16, 64) if case == "large" else (256, 2, 8)
+    tiny = torch.randn(1, 8, 8, 8, requires_grad=True)
+    step(plain_layer(8, 8, 3), tiny, torch.zeros(1, 8, 8, 8))
+    make = plain_layer if name == "plain" else group_layer(name)
+    step(make(8, 8, 3), tiny, torch.zeros(1, 8, 8, 8))
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew from here
+    before = resident("VmRSS")
+    layer = make(channels, channels, 3)
+    x = torch.randn(batch, channels, size, size, requires_grad=True)
+    for _ in range(3):
+        step(layer, x, torch.randn(batch, channels, size, size))
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> float:
+    """MiB that this process holds now (VmRSS) or held at its peak (VmHWM); Linux."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+
+def memory() -> list[dict]:
+    """Peak memory of training steps, each kind in processes of its own."""
+    rows = []
+    for case in ("large", "tiny"):
+        peaks = {}
+        for kind in ("plain", "C4", "D4"):
+            command = [sys.executable, __file__, "--peak", f"{kind} {case}"]
+            runs = [float(subprocess.run(command, capture_output=True, check=True).stdout)
+                    for _ in range(3)]  # fmt: skip
+            peaks[kind] = statistics.median(runs)
+        for name in ("C4", "D4"):
+            ratio = peaks[name] / peaks["plain"]
+            row = {"group": name, "case": case, "MiB": peaks[name], "plain": peaks["plain"]}
+            bar = BARS["memory"]
+            rows.append(row | {"ratio": ratio, "bar": bar, "met": ratio <= bar})
+    return rows
+
+
+def show(title: str, rows: list[dict]) -> None:
+    print(f"\n{title}")
+    names = list(rows[0])
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for line in (names, *cells):
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--json")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(peak(options.peak))
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    report = {
+        "versions": {"torch": torch.__version__, "symconv": sc.__version__,
+                     "python": platform.python_version()},
+        "device": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "construction of a ResNet, ms": [construction(g, options.rounds) for g in ("C4", "D4")],
+        "training step against plain": [training(*c, options.rounds) for c in CASES],
+        "peak memory of training": memory(),
+    }  # fmt: skip
+    for title, rows in report.items():
+        if isinstance(rows, list):
+            show(title, rows)
+    if report["construction of a ResNet, ms"][0]["escnn"] is None:
+        print("\nescnn is not installed: skipped")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(report, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
