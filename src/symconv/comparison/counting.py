@@ -66,11 +66,15 @@ def build(
     row: Row, shape: tuple[int, ...], width: int, classes: int, options: Options
 ) -> SmallNetwork:
     """The comparison's network made of one structure."""
-
-    def layer(shape: tuple[int, ...], width: int, kernel: int, stride: int):
-        return row.build(shape, width, kernel, stride, options)
-
-    return SmallNetwork(layer, shape, width, classes, options.kernels)
+    return SmallNetwork(
+        lambda place: row.build(place, options),
+        shape,
+        width,
+        classes,
+        options.kernels,
+        row.norm,
+        row.invariant,
+    )
 
 
 def count(network: SmallNetwork) -> Counts:
@@ -120,3 +124,11 @@ def fitting_width(
         lambda network: cost(network, budget.kind),
         budget.limit,
     ).width
+
+
+def twin_budget(
+    row: Row, budget: Budget, shape: tuple[int, ...], classes: int, options: Options
+) -> Budget:
+    """What a network with the MACs of `row`, at the width that the budget allows it, may cost."""
+    width = fitting_width(row, budget, shape, classes, options)
+    return Budget("macs", cost(build(row, shape, width, classes, options), "macs"))

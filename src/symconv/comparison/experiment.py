@@ -51,7 +51,7 @@ def compare(
     Args:
         data: "digits", "faces", "textures", a folder with one sub-folder of pictures a class, or
             a `Source`.
-        structures: Names out of the table of structures; None for all.
+        structures: Names out of the table of structures; None for those that take part by default.
         budget: "params" or "macs", or with a limit as in "params=50000".
         seeds: Final runs of each structure and training size.
         out: A directory for finished runs (a comparison that was stopped continues from them), the

@@ -38,7 +38,9 @@ def _pictures(result: Comparison) -> str:
         f"Pictures: {data['train']:,} for training, {data['validation']:,} for choosing settings, "
         f"{data['test']:,} for the tests, drawn by class and always the same. Training pictures "
         f"are centred; 'moved' are the test pictures displaced {how} by a random whole offset of "
-        f"up to {data['reach']} px along each axis. Standardised by the training pictures alone."
+        f"up to {data['reach']} px along each axis, 'turned' by one, two or three quarter turns, "
+        "'mirrored' with left and right exchanged; labels stay, so that a 6 turned to a 9 counts "
+        "as a 6. Standardised by the training pictures alone."
     )
 
 
@@ -48,7 +50,8 @@ def _network(result: Comparison) -> str:
     kernels = ", ".join(f"{k}x{k}" for k in settings.options.kernels)
     return (
         f"Network: three layers of the structure (kernels {kernels}, {PADDING} padding), each with "
-        "batch norm, ReLU and 2x2 average pooling, channels doubled after each pooling; then the "
+        "batch norm, ReLU and 2x2 average pooling, channels doubled after each pooling (where the "
+        "first layer strides, its kernel is one larger, which keeps it centred); then the "
         f"mean over positions and a linear head. Each structure has the largest width within "
         f"{limit}. Dense and sparse layers give plain features, so that there is nothing to pool."
     )

@@ -12,6 +12,7 @@ from symconv.comparison.runs import write_atomically
 from symconv.comparison.structures import ROWS, STRUCTURES, Options, core
 from symconv.comparison.tables import error, seconds, short
 from symconv.comparison.verdict import Verdict
+from symconv.models import Place
 from symconv.report.figures import (
     Panel,
     Series,
@@ -216,7 +217,9 @@ def _structures(result: Comparison) -> list[dict]:
         if row.build in drawn or row.name not in {line.structure for line in result.lines}:
             continue
         drawn.add(row.build)
-        layer = row.build((1, 6, 6), 1 if "window" in row.about else 36, 3, 1, Options())
+        layer = row.build(Place((1, 6, 6), 1, 3, 1, first=True), Options())
+        if core(layer) is not layer:  # flat features: as many as there are positions
+            layer = row.build(Place((1, 6, 6), 36, 3, 1, first=True), Options())
         inner = core(layer)
         structure = Structure.of(inner) if inner is not layer else Structure.of(inner, (6, 6))
         figure = safe(to_svg(drawn_alone(structure.draw)))

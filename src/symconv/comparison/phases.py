@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import median
 
-from symconv.comparison.counting import fitting_width, settle
+from symconv.comparison.counting import fitting_width, settle, twin_budget
 from symconv.comparison.runs import Run, Runner
 from symconv.comparison.settings import TUNING_SEED, Settings
 from symconv.comparison.structures import STRUCTURES, Options
@@ -67,13 +67,12 @@ def variants(settings: Settings, data: PictureSet) -> tuple[Settings, list[Varia
     """The settings with their budget's limit, and each structure at the width that it allows."""
     shape, classes = tuple(data.train.pictures.shape[1:]), len(data.classes)
     budget = settle(settings.budget, STRUCTURES["local"], shape, classes, settings.options)
-    options = settings.options
-    found = [
-        Variant(
-            name, name, fitting_width(STRUCTURES[name], budget, shape, classes, options), options
-        )
-        for name in settings.structures
-    ]
+    options, found = settings.options, []
+    for name in settings.structures:
+        row, own = STRUCTURES[name], budget
+        if row.macs_of is not None:
+            own = twin_budget(STRUCTURES[row.macs_of], budget, shape, classes, options)
+        found.append(Variant(name, name, fitting_width(row, own, shape, classes, options), options))
     return replace(settings, budget=budget), found
 
 

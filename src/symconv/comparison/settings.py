@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from symconv.comparison.counting import Budget
-from symconv.comparison.structures import STRUCTURES, Options
+from symconv.comparison.structures import DEFAULT, STRUCTURES, Options
 from symconv.data import Source
 from symconv.errors import StructureError
 
@@ -36,7 +36,7 @@ class Settings:
     """
 
     source: Source = field(default_factory=Source)
-    structures: tuple[str, ...] = tuple(STRUCTURES)
+    structures: tuple[str, ...] = DEFAULT
     budget: Budget = field(default_factory=Budget)
     seeds: int = 3
     steps: int = 200

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from symconv import nn as structured
 from symconv.data import PictureSet, random_shifts
+from symconv.lattice import groups
+from symconv.models import Place, no_pool, plain_norm
 
 Filters = list[tuple[str, NDArray]]
 
@@ -39,7 +42,7 @@ class Options:
 
 
 Shape = tuple[int, ...]
-Build = Callable[[Shape, int, int, int, Options], nn.Module]
+Build = Callable[[Place, Options], nn.Module]
 Augmentation = Callable[[PictureSet], Callable[[Tensor, torch.Generator], Tensor]]
 
 #: The canvas is a torus for every windowed layer: what tells the structures apart is then what they
@@ -47,7 +50,7 @@ Augmentation = Callable[[PictureSet], Callable[[Tensor, torch.Generator], Tensor
 PADDING = "circular"
 
 #: Each test's name and the split that it is taken on.
-TESTS = {"as they are": "test", "moved": "moved"}
+TESTS = {"as they are": "test", "moved": "moved", "turned": "turned", "mirrored": "mirrored"}
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,16 @@ class Row:
     Args:
         name: What to call it.
         about: What is connected and shared, in one line.
-        build: The layer for (input shape, width, kernel, stride, options).
+        build: The layer for a place in the network.
         filters: The learned filters of a first layer, in labelled groups (count, height, width).
         colour: Its colour in every picture (colour-blind safe).
         marker: Its matplotlib marker.
         augment: Made for a picture set, changes each training batch; None for no change.
         tests: The tests that apply.
+        norm: The norm that suits its layers.
+        invariant: What makes its last features invariant, before the mean over positions.
+        macs_of: Another row whose MACs are this one's budget: its twin of equal MACs.
+        default: Whether it takes part when no structures are named.
     """
 
     name: str
@@ -72,7 +79,11 @@ class Row:
     colour: str
     marker: str
     augment: Augmentation | None = None
-    tests: tuple[str, ...] = ("as they are", "moved")
+    tests: tuple[str, ...] = tuple(TESTS)
+    norm: Callable[[nn.Module, Tensor], nn.Module] = plain_norm
+    invariant: Callable[[nn.Module], nn.Module] = no_pool
+    macs_of: str | None = None
+    default: bool = True
 
 
 def core(layer: nn.Module) -> nn.Module:
@@ -80,68 +91,105 @@ def core(layer: nn.Module) -> nn.Module:
     return layer[-1] if isinstance(layer, nn.Sequential) else layer
 
 
-def dense(shape: Shape, width: int, kernel: int, stride: int, options: Options) -> nn.Module:
+def dense(place: Place, options: Options) -> nn.Module:
     """Every unit sees every input."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), width))
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(place.shape), place.width))
 
 
-def sparse(shape: Shape, width: int, kernel: int, stride: int, options: Options) -> nn.Module:
+def sparse(place: Place, options: Options) -> nn.Module:
     """Every unit sees k inputs, drawn at random."""
-    inputs = prod(shape)
+    inputs = prod(place.shape)
     fan_in = min(inputs, options.fan_in or max(1, round(inputs / 10)))
-    return nn.Sequential(nn.Flatten(), structured.SparseLinear(inputs, width, fan_in))
+    return nn.Sequential(nn.Flatten(), structured.SparseLinear(inputs, place.width, fan_in))
 
 
-def local(shape: Shape, width: int, kernel: int, stride: int, options: Options) -> nn.Module:
+def local(place: Place, options: Options) -> nn.Module:
     """A window with its own filters at every position."""
     return structured.LocallyConnected2d(
-        shape[0],
-        width,
-        kernel,
-        input_size=shape[1:],
-        stride=stride,
-        padding=kernel // 2,
+        place.shape[0],
+        place.width,
+        place.kernel,
+        input_size=place.shape[1:],
+        stride=place.stride,
+        padding=place.padding,
         padding_mode=PADDING,
     )
 
 
-def region(shape: Shape, width: int, kernel: int, stride: int, options: Options) -> nn.Module:
+def region(place: Place, options: Options) -> nn.Module:
     """A window whose filters are shared within horizontal bands of the output."""
-    height, columns = ((s - 1) // stride + 1 for s in shape[1:])
+    height, columns = (size // place.stride for size in place.shape[1:])
     bands = min(options.bands, height)
     labels = torch.arange(height).mul(bands).div(height, rounding_mode="floor")
     return structured.RegionConv2d(
-        shape[0],
-        width,
-        kernel,
+        place.shape[0],
+        place.width,
+        place.kernel,
         regions=labels[:, None].expand(height, columns).contiguous(),
-        stride=stride,
-        padding=kernel // 2,
+        stride=place.stride,
+        padding=place.padding,
         padding_mode=PADDING,
     )
 
 
-def tiled(shape: Shape, width: int, kernel: int, stride: int, options: Options) -> nn.Module:
+def tiled(place: Place, options: Options) -> nn.Module:
     """A window whose filters repeat with a period."""
     return structured.TiledConv2d(
-        shape[0],
-        width,
-        kernel,
+        place.shape[0],
+        place.width,
+        place.kernel,
         tile=options.tile,
-        stride=stride,
-        padding=kernel // 2,
+        stride=place.stride,
+        padding=place.padding,
         padding_mode=PADDING,
     )
 
 
-def conv(shape: Shape, width: int, kernel: int, stride: int, options: Options) -> nn.Module:
+def conv(place: Place, options: Options) -> nn.Module:
     """A window with the same filters everywhere."""
     layer = nn.Conv2d(
-        shape[0], width, kernel, stride=stride, padding=kernel // 2, padding_mode=PADDING
+        place.shape[0],
+        place.width,
+        place.kernel,
+        stride=place.stride,
+        padding=place.padding,
+        padding_mode=PADDING,
     )
     # About 1.5 times as fast on a CPU.
     layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return layer
+
+
+def group_conv(name: str) -> Build:
+    """A window with the same filters everywhere, turned (and mirrored) by each element of a group.
+
+    The width counts copies: as many channels for each element.
+    """
+    group = groups.parse(name, dimension=2)
+
+    def build(place: Place, options: Options) -> nn.Module:
+        channels = place.shape[0]
+        seen = group.trivial(channels) if place.first else group.regular(channels // group.order)
+        return structured.GroupConv2d(
+            seen,
+            group.regular(place.width),
+            place.kernel,
+            stride=place.stride,
+            padding=place.padding,
+            padding_mode=PADDING,
+        )
+
+    return build
+
+
+def field_norm(layer: nn.Module, output: Tensor) -> nn.Module:
+    """One mean and variance per copy of the layer's field."""
+    return structured.FieldBatchNorm(cast(Any, layer).out_field)
+
+
+def group_pool(layer: nn.Module) -> nn.Module:
+    """The largest of each copy's channels: unchanged when the group permutes them."""
+    return structured.GroupPool(cast(Any, layer).out_field)
 
 
 def shifts(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -172,6 +220,13 @@ def sparse_filters(layer: nn.Module, shape: Shape) -> Filters:
 def conv_filters(layer: nn.Module, shape: Shape) -> Filters:
     """The filters (out, in, kh, kw), mean over colours."""
     return [("everywhere", _weight(layer).mean(1))]
+
+
+def group_filters(layer: nn.Module, shape: Shape) -> Filters:
+    """The filter of each copy as the group turns it, one group of pictures per element."""
+    weight = cast(Any, layer).filter().detach().float().cpu().numpy().mean(1)
+    order = cast(Any, layer).out_field.group.order
+    return [(f"element {g}", weight[g::order]) for g in range(min(order, 4))]
 
 
 def _tabled(layer: nn.Module, filters_axes: int) -> NDArray:
@@ -221,6 +276,38 @@ ROWS = (
     Row("region", "a window, shared in three bands", region, region_filters, "#e69f00", "P"),
     Row("tiled", "a window, filters repeat every 2 px", tiled, tiled_filters, "#56b4e9", "X"),
     Row("conv", "a window, shared everywhere", conv, conv_filters, "#0072b2", "^"),
+    Row(
+        "conv-wide",
+        "conv with as many MACs as C4",
+        conv,
+        conv_filters,
+        "#5e4fa2",
+        "<",
+        macs_of="C4",
+        default=False,
+    ),
+    Row(
+        "C4",
+        "conv, filters shared by quarter turns",
+        group_conv("C4"),
+        group_filters,
+        "#009e73",
+        "h",
+        norm=field_norm,
+        invariant=group_pool,
+    ),
+    Row(
+        "D4",
+        "conv, shared by quarter turns and mirrors",
+        group_conv("D4"),
+        group_filters,
+        "#a6761d",
+        "*",
+        norm=field_norm,
+        invariant=group_pool,
+        default=False,
+    ),
 )
 
 STRUCTURES = {row.name: row for row in ROWS}
+DEFAULT = tuple(row.name for row in ROWS if row.default)

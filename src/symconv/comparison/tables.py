@@ -62,23 +62,25 @@ def _cell(accuracy: object) -> str:
 
 
 def accuracy_table(result: Comparison) -> Any:
-    """Accuracy on each test, under equal steps and under equal time."""
-    tests, timed = _tests(result), bool(result.equal_time_verdicts)
-    data = result.data
-    title = (
+    """Accuracy on each test under equal steps."""
+    tests, data = _tests(result), result.data
+    table = _table(
         f"{data['name']}: accuracy in %, {data['sizes'][-1]} training pictures, "
-        f"{result.settings.steps} steps"
+        f"{result.settings.steps} steps each",
+        ["structure", *tests],
     )
-    columns = ["structure", *tests]
-    if timed:
-        columns += [*(verdict.test for verdict in result.equal_time_verdicts), "steps then"]
-    table = _table(title, columns)
     for line in result.lines:
-        cells = [_cell(line.accuracy(test)) for test in tests]
-        if timed:
-            cells += [_cell(line.equal_time.get(test)) for test in tests]
-            cells.append(f"{line.equal_time_steps:,}")
-        table.add_row(line.label, *cells)
+        table.add_row(line.label, *(_cell(line.accuracy(test)) for test in tests))
+    return table
+
+
+def equal_time_table(result: Comparison) -> Any:
+    """Accuracy on each test under equal time."""
+    tests = _tests(result)
+    table = _table("the same under equal time", ["structure", *tests, "steps"])
+    for line in result.lines:
+        cells = [_cell(line.equal_time.get(test)) for test in tests]
+        table.add_row(line.label, *cells, f"{line.equal_time_steps:,}")
     return table
 
 
@@ -104,8 +106,8 @@ def cost_table(result: Comparison) -> Any:
 
 
 def curve_table(result: Comparison) -> Any:
-    """Accuracy against training pictures."""
-    tests, sizes = _tests(result), result.data["sizes"]
+    """Accuracy against training pictures, on the first two tests; the page has the others."""
+    tests, sizes = _tests(result)[:2], result.data["sizes"]
     columns = ["structure", *(f"{test}, {size:,}" for test in tests for size in sizes)]
     table = _table("accuracy in % by training pictures", columns)
     for line in result.lines:
@@ -139,7 +141,8 @@ def tables(result: Comparison) -> list[Any]:
     if result.settings.sweep:
         return [sweep_table(result)]
     curve = [curve_table(result)] if len(result.data["sizes"]) > 1 else []
-    return [accuracy_table(result), *curve, cost_table(result)]
+    timed = [equal_time_table(result)] if result.equal_time_verdicts else []
+    return [accuracy_table(result), *timed, *curve, cost_table(result)]
 
 
 def notes(result: Comparison) -> list[str]:
@@ -151,7 +154,8 @@ def notes(result: Comparison) -> list[str]:
         ]
     return [
         "±: standard deviation over seeds. moved: the same test pictures displaced by up to "
-        f"{result.data['reach']} px. equal time: as many steps as fit into the slowest one's time.",
+        f"{result.data['reach']} px; turned: by one to three quarter turns; mirrored: left and "
+        "right exchanged. equal time: as many steps as fit into the slowest one's time.",
         "shift error: relative change of the last feature map when the picture shifts by one of "
         "its sites (dense, sparse: no positions, so of the features). sizes: runs on a larger "
         "canvas?",

@@ -13,6 +13,7 @@ from torch import Tensor
 from symconv.errors import StructureError
 
 MOVE_SEED = 20_000
+TURN_SEED = 30_000
 MIN_PER_CLASS = 10
 
 
@@ -59,6 +60,21 @@ class PictureSet:
     moved: Split
     reach: int
     full_frame: bool
+
+    @property
+    def turned(self) -> Split:
+        """The held-out pictures, each by one, two or three quarter turns (exact: no resampling)."""
+        drawn = np.random.default_rng(TURN_SEED).integers(1, 4, len(self.test))
+        turned = [
+            torch.rot90(picture, int(turns), (-2, -1))
+            for picture, turns in zip(self.test.pictures, drawn, strict=True)
+        ]
+        return Split(torch.stack(turned), self.test.labels)
+
+    @property
+    def mirrored(self) -> Split:
+        """The held-out pictures, left and right exchanged."""
+        return Split(self.test.pictures.flip(-1), self.test.labels)
 
     @property
     def channels(self) -> int:

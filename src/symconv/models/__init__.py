@@ -1,5 +1,5 @@
 """Reference networks."""
 
-from symconv.models.small import SmallNetwork, parameters, widest
+from symconv.models.small import Place, SmallNetwork, no_pool, parameters, plain_norm, widest
 
-__all__ = ["SmallNetwork", "parameters", "widest"]
+__all__ = ["Place", "SmallNetwork", "no_pool", "parameters", "plain_norm", "widest"]

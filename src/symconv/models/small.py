@@ -12,7 +12,42 @@ from torch import Tensor, nn
 
 from symconv.errors import StructureError
 
-LayerBuilder = Callable[[tuple[int, ...], int, int, int], nn.Module]
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer stands in the network.
+
+    Args:
+        shape: (channels, *space) of one input.
+        width: Output channels or features.
+        kernel: Taps of its window, along each axis.
+        stride: Step between its outputs.
+        first: Whether its input is the picture itself.
+    """
+
+    shape: tuple[int, ...]
+    width: int
+    kernel: int
+    stride: int
+    first: bool
+
+    @property
+    def padding(self) -> int:
+        """Padding with which the output has size / stride positions, centred on the input's."""
+        return (self.kernel - self.stride) // 2
+
+
+def plain_norm(layer: nn.Module, output: Tensor) -> nn.Module:
+    """Batch norm with one mean and variance per channel, for a layer with this output."""
+    return (nn.BatchNorm2d if output.ndim == 4 else nn.BatchNorm1d)(output.shape[1])
+
+
+def no_pool(layer: nn.Module) -> nn.Module:
+    """Features that are invariant as they are."""
+    return nn.Identity()
+
+
+LayerBuilder = Callable[[Place], nn.Module]
 
 
 def stride_for(canvas: int) -> int:
@@ -29,17 +64,19 @@ class SmallNetwork(nn.Module):
     and constant width.
 
     Args:
-        layer: Called as `layer(shape, width, kernel, stride)`, where shape is one input's
-            (channels, *space): the structured layer with `width` output channels or features.
+        layer: The structured layer for a place in the network.
         shape: Shape of one picture (channels, height, width).
         width: Output channels (or features) of the first layer.
         classes: Number of classes.
-        kernels: Kernel size of each layer.
+        kernels: Kernel size of each layer, odd. Where the first one strides, its kernel is one
+            larger: an even window keeps the sampling grid centred, whatever the even stride.
+        norm: The norm of a layer, from the layer and an output of it.
+        invariant: What follows the last layer before the mean over positions, from that layer.
 
     Example:
         >>> from math import prod
-        >>> def dense(shape, width, kernel, stride):
-        ...     return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), width))
+        >>> def dense(place):
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(prod(place.shape), place.width))
         >>> SmallNetwork(dense, (1, 16, 16), 8, classes=10)(torch.zeros(2, 1, 16, 16)).shape
         torch.Size([2, 10])
     """
@@ -51,22 +88,28 @@ class SmallNetwork(nn.Module):
         width: int,
         classes: int,
         kernels: tuple[int, ...] = (5, 3, 3),
+        norm: Callable[[nn.Module, Tensor], nn.Module] = plain_norm,
+        invariant: Callable[[nn.Module], nn.Module] = no_pool,
     ):
         super().__init__()
         self.layers, self.norms, self.pools = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.shapes: list[tuple[int, ...]] = []
         stride = stride_for(shape[-1])
-        for kernel in kernels:
+        for index, kernel in enumerate(kernels):
             self.shapes.append(tuple(shape))
-            self.layers.append(layer(tuple(shape), width, kernel, stride))
+            taps = kernel + (stride > 1)
+            self.layers.append(layer(Place(tuple(shape), width, taps, stride, index == 0)))
             with torch.no_grad():
                 out = self.layers[-1](torch.zeros(1, *shape))
             spatial = out.ndim == 4
-            self.norms.append((nn.BatchNorm2d if spatial else nn.BatchNorm1d)(out.shape[1]))
+            self.norms.append(norm(self.layers[-1], out))
             self.pools.append(nn.AvgPool2d(2) if spatial else nn.Identity())
             shape, stride = self.pools[-1](out).shape[1:], 1
             width = 2 * width if spatial else width
-        self.head = nn.Linear(shape[0], classes)
+        self.invariant = invariant(self.layers[-1])
+        with torch.no_grad():
+            channels = self.invariant(torch.zeros(1, *shape)).shape[1]
+        self.head = nn.Linear(channels, classes)
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map before its pooling (N, width, h, w), or features (N, width)."""
@@ -82,7 +125,7 @@ class SmallNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, classes) of pictures (N, channels, height, width)."""
-        x = self.pools[-1](self.features(x))
+        x = self.invariant(self.pools[-1](self.features(x)))
         if x.ndim == 4:
             x = x.mean((2, 3))
         return self.head(x)
