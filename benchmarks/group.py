@@ -128,7 +128,7 @@ def construction(name: str, rounds: int) -> dict:
     )
     runs = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(3)
+        for _ in range(5)
     ]
     calls = {
         "ours": lambda: resnet(group_layer(name)),
@@ -140,7 +140,9 @@ def construction(name: str, rounds: int) -> dict:
         row["escnn"] = milliseconds(lambda: resnet(escnn_layer(name)), 1)[0]
     except ImportError:
         row["escnn"] = None
-    return row | {"bar": BARS["construct"], "met": max(row["first"], row["ours"]) <= 20}
+    row["first, quickest"] = min(runs)
+    bar = BARS["construct"]
+    return row | {"bar": bar, "met": max(row["first"], row["ours"]) <= bar}
 
 
 def training(name: str, channels: int, batch: int, size: int, bar: str, rounds: int) -> dict:
@@ -201,7 +203,7 @@ def memory() -> list[dict]:
         for kind in ("plain", "C4", "D4"):
             command = [sys.executable, __file__, "--peak", f"{kind} {case}"]
             runs = [float(subprocess.run(command, capture_output=True, check=True).stdout)
-                    for _ in range(3)]  # fmt: skip
+                    for _ in range(5)]  # fmt: skip
             peaks[kind] = statistics.median(runs)
         for name in ("C4", "D4"):
             ratio = peaks[name] / peaks["plain"]

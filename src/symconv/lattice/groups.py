@@ -191,6 +191,8 @@ class Group:
         return representations.quotient(self, self.smaller(subgroup)).field(copies)
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         return isinstance(other, Group) and np.array_equal(self.matrices, other.matrices)
 
     def __hash__(self) -> int:
