@@ -35,13 +35,13 @@ CASES = [  # group, channels, batch, size, bar
 ]
 
 
-def resnet(layer) -> nn.ModuleList:
-    """The convolutions of a residual network: 64, 128, 256 channels, two blocks a stage."""
+def resnet(layer, blocks: int = 1) -> nn.ModuleList:
+    """The convolutions of a residual network: 64, 128, 256 channels, some blocks a stage."""
     made, before = [layer(None, 64, 3)], 64
     for width in (64, 128, 256):
-        for block in range(2):
+        for _ in range(blocks):
             made += [layer(before, width, 3), layer(width, width, 3)]
-            if before != width and block == 0:
+            if before != width:
                 made.append(layer(before, width, 1))
             before = width
     return nn.ModuleList(made)
@@ -118,26 +118,27 @@ def check(layer: nn.Module, group, size: int) -> None:
     assert torch.equal(layer(x), layer.to_conv()(x)), "the plain twin gives another answer"
 
 
-def construction(name: str, rounds: int) -> dict:
+def construction(name: str, blocks: int, rounds: int) -> dict:
     """Milliseconds to construct the network, in a new process (nothing remembered) and again."""
     code = (
         "import sys, time; sys.path.insert(0, 'benchmarks'); import group; "
         "group.torch.set_num_threads(1); group.resnet(group.plain_layer); "
         "import symconv.nn; start = time.process_time(); "
-        f"group.resnet(group.group_layer({name!r})); print(1e3 * (time.process_time() - start))"
+        f"group.resnet(group.group_layer({name!r}), {blocks}); "
+        "print(1e3 * (time.process_time() - start))"
     )
     runs = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
         for _ in range(5)
     ]
     calls = {
-        "ours": lambda: resnet(group_layer(name)),
-        "plain": lambda: resnet(plain_layer),
+        "ours": lambda: resnet(group_layer(name), blocks),
+        "plain": lambda: resnet(plain_layer, blocks),
     }
     times = {key: statistics.median(t) for key, t in interleaved(calls, rounds).items()}
-    row = {"group": name, "first": statistics.median(runs), **times}
+    row = {"group": name, "blocks": blocks, "first": statistics.median(runs), **times}
     try:
-        row["escnn"] = milliseconds(lambda: resnet(escnn_layer(name)), 1)[0]
+        row["escnn"] = milliseconds(lambda: resnet(escnn_layer(name), blocks), 1)[0]
     except ImportError:
         row["escnn"] = None
     row["first, quickest"] = min(runs)
@@ -238,7 +239,9 @@ def main() -> None:
                      "python": platform.python_version()},
         "device": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "construction of a ResNet, ms": [construction(g, options.rounds) for g in ("C4", "D4")],
+        "construction of a ResNet, ms": [
+            construction(g, blocks, options.rounds) for blocks in (1, 2) for g in ("C4", "D4")
+        ],
         "training step against plain": [training(*c, options.rounds) for c in CASES],
         "peak memory of training": memory(),
     }  # fmt: skip
