@@ -49,7 +49,7 @@ def test_the_document_says_all_and_is_json(tiny):
     assert [line["label"] for line in document["lines"]] == ["dense", "region", "conv"]
     for line in document["lines"]:
         assert line["parameters"] <= 9000
-        assert set(line["curve"]) == {"as they are", "moved"}
+        assert set(line["curve"]) == {"as they are", "moved", "turned", "mirrored"}
         assert set(line["curve"]["moved"]) == {"60", "100"}
         assert len(line["curve"]["moved"]["100"]["seeds"]) == 2
     assert document["headline"] == " ".join(result.sentences)

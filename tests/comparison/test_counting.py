@@ -1,22 +1,42 @@
 import pytest
 import torch
 
-from symconv.comparison.counting import Budget, build, cost, count, fitting_width, settle
-from symconv.comparison.structures import ROWS, STRUCTURES, Options
+from symconv.comparison.counting import (
+    Budget,
+    build,
+    cost,
+    count,
+    fitting_width,
+    settle,
+    twin_budget,
+)
+from symconv.comparison.structures import ROWS, STRUCTURES, Options, bands
 from symconv.errors import StructureError
-from symconv.models import widest
+from symconv.models import Place, widest
 
 SHAPE = (1, 16, 16)
 
 
-@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize(("kind", "limit"), [("params", 20_000), ("macs", 400_000)])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_the_width_meets_the_budget_and_one_more_breaks_it(row, kind):
-    budget = Budget(kind, 20_000)
+def test_the_width_meets_the_budget_and_one_more_breaks_it(row, kind, limit):
+    budget = Budget(kind, limit)
     width = fitting_width(row, budget, SHAPE, 10, Options())
     within = cost(build(row, SHAPE, width, 10, Options()), kind)
     beyond = cost(build(row, SHAPE, width + 1, 10, Options()), kind)
-    assert within <= 20_000 < beyond
+    assert within <= limit < beyond
+
+
+def test_the_twin_of_equal_macs_is_as_wide_as_they_allow():
+    budget, row = Budget("params", 20_000), STRUCTURES["conv-wide"]
+    own = twin_budget(STRUCTURES["C4"], budget, SHAPE, 10, Options())
+    turned = build(STRUCTURES["C4"], SHAPE, 1, 10, Options())
+    assert own.kind == "macs"
+    assert own.limit > cost(turned, "macs")
+    width = fitting_width(row, own, SHAPE, 10, Options())
+    assert width > fitting_width(row, budget, SHAPE, 10, Options())
+    assert cost(build(row, SHAPE, width, 10, Options()), "macs") <= own.limit
+    assert cost(build(row, SHAPE, width + 1, 10, Options()), "macs") > own.limit
 
 
 def test_counts_of_a_convolution_by_hand():
@@ -74,10 +94,35 @@ def test_every_row_builds_on_every_canvas(row, shape):
     assert maps.ndim == 2 or maps.shape[-1] * network.map_stride == shape[-1]
 
 
-def test_regions_are_horizontal_bands():
-    layer = STRUCTURES["region"].build(SHAPE, 2, 5, 1, Options())
+def test_regions_are_thirds_of_a_centred_picture():
+    layer = STRUCTURES["region"].build(Place((1, 48, 48), 2, 6, 2, first=True), Options())
     labels = layer.get_buffer("regions")
-    assert labels.shape == (16, 16)
-    assert labels.unique().tolist() == [0, 1, 2]
+    assert labels.shape == (24, 24)
     assert (labels == labels[:, :1]).all()
+    assert labels[:, 0].bincount().tolist() == [10, 4, 10]
+    assert labels[6:18, 0].bincount().tolist() == [4, 4, 4], "the middle half holds the picture"
     assert (labels[:, 0].diff() >= 0).all()
+
+
+@pytest.mark.parametrize("height", range(1, 20))
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_bands_leave_no_gap_on_any_map(height, count):
+    labels = bands((height, 2), count).unique().tolist()
+    assert labels == list(range(len(labels)))
+    assert len(labels) <= count
+
+
+def test_the_twin_has_the_other_rows_multiply_accumulates():
+    budget = Budget("params", 40_000)
+    own = twin_budget(STRUCTURES["C4"], budget, SHAPE, 10, Options())
+    width = fitting_width(STRUCTURES["conv-wide"], own, SHAPE, 10, Options())
+    group = build(
+        STRUCTURES["C4"],
+        SHAPE,
+        fitting_width(STRUCTURES["C4"], budget, SHAPE, 10, Options()),
+        10,
+        Options(),
+    )
+    twin = build(STRUCTURES["conv-wide"], SHAPE, width, 10, Options())
+    assert 0.9 < cost(twin, "macs") / cost(group, "macs") <= 1
+    assert cost(twin, "params") > 1.5 * cost(group, "params")

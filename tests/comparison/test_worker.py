@@ -9,12 +9,15 @@ from symconv.comparison.packing import pack, unpack
 from symconv.comparison.runs import Run
 from symconv.comparison.structures import ROWS, STRUCTURES, Options
 from symconv.data import Source
+from symconv.models import Place
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what lightning_fabric imports is not ours
     from symconv.comparison import worker
 
 SOURCE = Source("digits", limit=300)
+COMMUTING = ("conv", "conv-wide", "C4", "D4")
+FIRST = Place((1, 16, 16), 4, 5, 1, first=True)
 
 
 def run(structure, **changes):
@@ -32,9 +35,9 @@ def test_a_run_gives_everything_that_the_page_shows(row):
     correct = unpack(found["correct"]["moved"])
     assert correct.mean() == pytest.approx(found["accuracy"]["moved"])
     assert found["filters"][0]["values"]
-    spatial = row.name in ("local", "region", "tiled", "conv")
-    assert (found["maps"] is not None) == spatial
-    assert found["other_sizes"] == (row.name in ("tiled", "conv"))
+    flat = ("dense", "dense+shifts", "sparse")
+    assert (found["maps"] is None) == (row.name in flat)
+    assert found["other_sizes"] == (row.name not in (*flat, "local", "region"))
     assert bool(found["other_sizes_reason"]) != found["other_sizes"]
 
 
@@ -56,16 +59,30 @@ def test_tuning_never_sees_the_test_pictures():
     assert "validation" in found
 
 
+SHARED = ("conv", "conv-wide", "C4", "D4")
+
+
+def untrained(row, width=8):
+    torch.manual_seed(0)
+    return build(row, (1, 16, 16), width, 10, Options()).eval()
+
+
 def test_convolutions_commute_with_shifts_and_the_others_do_not():
-    errors = {}
-    data = worker.load(SOURCE)
-    for row in ROWS:
-        torch.manual_seed(0)
-        network = build(row, (1, 16, 16), 16, 10, Options()).eval()
-        with torch.no_grad():
-            errors[row.name] = worker.equivariance_error(network, data.test.pictures)
-    assert errors.pop("conv") < 1e-5
+    pictures = worker.load(SOURCE).test.pictures
+    with torch.no_grad():
+        errors = {r.name: worker.equivariance_error(untrained(r), pictures) for r in ROWS}
+    assert all(errors.pop(name) < 1e-5 for name in SHARED)
     assert min(errors.values()) > 0.05
+
+
+@pytest.mark.parametrize(("test", "blind"), [("turned", ("C4", "D4")), ("mirrored", ("D4",))])
+def test_scores_are_blind_to_what_a_group_holds_and_to_nothing_else(test, blind):
+    data = worker.load(SOURCE)
+    with torch.no_grad():
+        for row in ROWS:
+            network = untrained(row)
+            here, there = network(data.test.pictures), network(getattr(data, test).pictures)
+            assert torch.allclose(here, there, atol=1e-4) == (row.name in blind), row.name
 
 
 def test_the_region_network_shows_one_group_of_filters_a_band():
@@ -73,17 +90,20 @@ def test_the_region_network_shows_one_group_of_filters_a_band():
     assert labels == ["top band", "middle band", "bottom band"]
 
 
+PLACE = Place((1, 16, 16), 4, 5, 1, first=True)
+
+
 def test_filters_are_what_the_layers_hold():
     torch.manual_seed(0)
-    layer = STRUCTURES["conv"].build((1, 16, 16), 4, 5, 1, Options())
+    layer = STRUCTURES["conv"].build(PLACE, Options())
     ((_, shown),) = STRUCTURES["conv"].filters(layer, (1, 16, 16))
     assert np.array_equal(shown, layer.get_parameter("weight").detach()[:, 0])
-    tiled = STRUCTURES["tiled"].build((1, 16, 16), 4, 5, 1, Options())
+    tiled = STRUCTURES["tiled"].build(PLACE, Options())
     found = STRUCTURES["tiled"].filters(tiled, (1, 16, 16))
     weight = tiled.get_parameter("weight").detach()
     assert [label for label, _ in found] == ["tile 0, 0", "tile 0, 1", "tile 1, 0", "tile 1, 1"]
     assert np.array_equal(found[1][1][3], weight[0, 1, :, :, 0, 3])
-    sparse = STRUCTURES["sparse"].build((1, 16, 16), 4, 5, 1, Options())
+    sparse = STRUCTURES["sparse"].build(PLACE, Options())
     ((_, drawn),) = STRUCTURES["sparse"].filters(sparse, (1, 16, 16))
     assert (drawn != 0).sum(axis=(1, 2)).tolist() == [26] * 4
 
