@@ -170,7 +170,8 @@ def _accuracy(result: Comparison) -> dict:
         title = "Accuracy against the fan-in"
         about = "How many of the m inputs a unit of the first layer must see, at a fixed width."
     else:
-        title = "Accuracy against cost and against training pictures"
+        several = len(result.data["sizes"]) > 1
+        title = "Accuracy against cost" + (" and against training pictures" if several else "")
         about = (
             "Bars are the standard deviation over seeds; the dashed line is the budget that all "
             "structures share. Sharing saves weights, not multiply-accumulates."
@@ -193,6 +194,8 @@ def _test_panels(result: Comparison, test: str) -> list[Panel]:
         title = f"{test}: against {name}"
         panels.append(Panel(title, name, series, limit=limit, joined=False, ticks=ticks))
     sizes = result.data["sizes"]
+    if len(sizes) == 1:
+        return panels
     curves = [_series(x, list(sizes), [x.curve[test][s] for s in sizes]) for x in lines]
     panels.append(
         Panel(f"{test}: against training pictures", "training pictures", curves, ticks=sizes)
@@ -235,8 +238,11 @@ def _maps(result: Comparison) -> list[dict]:
         maps = result.pictures[line.label]["maps"]
         if maps is None:
             continue
-        titles = {"picture": "x", "moved": "g(x)", "of_moved": "f(g(x))", "moved_of": "g(f(x))"}
-        strip = [(title, np.array(maps[key])) for key, title in titles.items()]
+        pictures = [("x", np.array(maps["picture"])), ("g(x)", np.array(maps["moved"]))]
+        features = [
+            ("f(g(x))", np.array(maps["of_moved"])),
+            ("g(f(x))", np.array(maps["moved_of"])),
+        ]
         shown.append(
             {
                 "label": line.label,
@@ -245,7 +251,7 @@ def _maps(result: Comparison) -> list[dict]:
                     f"g moves by {maps['pixels']} px down and right; relative error of this map "
                     f"{error(maps['error'])}"
                 ),
-                "figure": safe(to_svg(map_strip(strip, "difference"))),
+                "figure": safe(to_svg(map_strip(pictures, features, "difference"))),
             }
         )
     return shown

@@ -32,7 +32,7 @@ class Options:
         kernels: Window of each of the three layers.
         fan_in: Inputs of a unit in a sparse layer (at most all); None for a tenth.
         tile: Period of the tiled layer's filters.
-        bands: Horizontal regions of the region layer, from top to bottom.
+        bands: Horizontal regions of the region layer: equal parts of a centred picture.
     """
 
     kernels: tuple[int, ...] = (5, 3, 3)
@@ -118,18 +118,33 @@ def local(place: Place, options: Options) -> nn.Module:
 
 def region(place: Place, options: Options) -> nn.Module:
     """A window whose filters are shared within horizontal bands of the output."""
-    height, columns = (size // place.stride for size in place.shape[1:])
-    bands = min(options.bands, height)
-    labels = torch.arange(height).mul(bands).div(height, rounding_mode="floor")
+    size = tuple(side // place.stride for side in place.shape[1:])
     return structured.RegionConv2d(
         place.shape[0],
         place.width,
         place.kernel,
-        regions=labels[:, None].expand(height, columns).contiguous(),
+        regions=bands(size, options.bands),
         stride=place.stride,
         padding=place.padding,
         padding_mode=PADDING,
     )
+
+
+def bands(size: tuple[int, ...], count: int) -> Tensor:
+    """Labels (height, width) of horizontal bands that split a centred picture into equal parts.
+
+    The picture takes the middle half of the canvas, so that the outer bands reach on to its edge.
+    A map too small for so many bands has fewer.
+
+    Example:
+        >>> bands((12, 1), 3).flatten().tolist()
+        [0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]
+    """
+    height, width = size
+    centre = (torch.arange(height) + 0.5) / height
+    edges = 0.25 + 0.5 * torch.arange(1, count) / count
+    rows = torch.bucketize(centre, edges).unique(return_inverse=True)[1]
+    return rows[:, None].expand(height, width).contiguous()
 
 
 def tiled(place: Place, options: Options) -> nn.Module:
@@ -273,7 +288,14 @@ ROWS = (
     ),
     Row("sparse", "a tenth of the inputs, nothing shared", sparse, sparse_filters, "#cc79a7", "v"),
     Row("local", "a window, nothing shared", local, local_filters, "#d55e00", "s"),
-    Row("region", "a window, shared in three bands", region, region_filters, "#e69f00", "P"),
+    Row(
+        "region",
+        "a window, shared in upper, middle, lower band",
+        region,
+        region_filters,
+        "#e69f00",
+        "P",
+    ),
     Row("tiled", "a window, filters repeat every 2 px", tiled, tiled_filters, "#56b4e9", "X"),
     Row("conv", "a window, shared everywhere", conv, conv_filters, "#0072b2", "^"),
     Row(

@@ -14,7 +14,7 @@ from symconv.extras import needs
 
 INK, FAINT = "#333333", "#d9d9d9"
 DIVERGING = "PuOr"  # told apart by the colour-blind
-SEQUENTIAL = "Greys"
+PICTURE, MAP = "gray", "Greys"
 
 
 @dataclass(frozen=True)
@@ -201,22 +201,28 @@ def filter_grid(groups: Sequence[tuple[str, NDArray]]) -> Any:
     return figure
 
 
-def map_strip(pictures: Sequence[tuple[str, NDArray]], difference: str) -> Any:
-    """Pictures side by side; the last is a difference, drawn on the scale of the one before.
+def map_strip(
+    pictures: Sequence[tuple[str, NDArray]], maps: Sequence[tuple[str, NDArray]], difference: str
+) -> Any:
+    """Pictures and two feature maps side by side, then the maps' difference on the same scale.
 
     Args:
         pictures: A title and an array (height, width) each.
-        difference: Title of the difference of the last two.
+        maps: The same for two maps.
+        difference: Title of their difference.
     """
-    figure = new_figure(1.5 * (len(pictures) + 1), 1.78)
-    row = figure.subplots(1, len(pictures) + 1)
+    scale = max(float(np.abs(values).max()) for _, values in maps) or 1.0
+    figure = new_figure(1.5 * (len(pictures) + 3), 1.78)
+    row = figure.subplots(1, len(pictures) + 3)
     for axes, (title, values) in zip(row, pictures, strict=False):
-        axes.imshow(values, cmap=SEQUENTIAL, interpolation="none")
+        axes.imshow(values, cmap=PICTURE, interpolation="none")
         axes.set_title(title, fontsize=9, color=INK)
-        _bare(axes)
-    first, second = pictures[-2][1], pictures[-1][1]
-    scale = float(np.abs(second).max()) or 1.0
+    for axes, (title, values) in zip(row[-3:], maps, strict=False):
+        axes.imshow(values, cmap=MAP, vmin=0, vmax=scale, interpolation="none")
+        axes.set_title(title, fontsize=9, color=INK)
+    (_, first), (_, second) = maps
     row[-1].imshow(first - second, cmap=DIVERGING, vmin=-scale, vmax=scale, interpolation="none")
     row[-1].set_title(difference, fontsize=9, color=INK)
-    _bare(row[-1])
+    for axes in row:
+        _bare(axes)
     return figure
