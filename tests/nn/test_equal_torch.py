@@ -265,3 +265,16 @@ def test_initial_values_have_torchs_bounds():
         bound = theirs.weight.abs().max()  # of so many uniform values, nearly the bound itself
         torch.testing.assert_close(mine.weight.abs().max(), bound, rtol=0.05, atol=0)
         assert 0.7 * bound < mine.bias.abs().max() < 1.05 * bound
+
+
+def test_connections_keep_the_order_in_which_they_are_given():
+    given = torch.tensor([[4, 0, 2], [1, 3, 0]])
+    layer = sc.nn.SparseLinear(5, 2, 3, connections=given, dtype=torch.float64)
+    assert torch.equal(layer.connections, given)
+    x = torch.randn(4, 5, dtype=torch.float64)
+    expected = (x[:, given] * layer.weight).sum(-1) + layer.bias
+    assert torch.allclose(layer(x), expected, rtol=1e-12)
+    assert torch.allclose(layer.to_linear()(x), expected, rtol=1e-12)
+    origin = layer.rewire(1 / 3)
+    assert torch.equal(layer.connections, layer.connections.sort(1).values)
+    assert (origin < 0).sum(1).tolist() == [1, 1]

@@ -21,8 +21,8 @@ class SparseLinear(nn.Module):
         y[..., o] = bias[o] + sum over j < fan_in of  x[..., connections[o, j]] * weight[o, j]
 
     Shapes: input (\*, in_features); output (\*, out_features); `weight` and the buffer
-    `connections` (int64, ascending in each row) both (out_features, fan_in); `bias`
-    (out_features,). Exact up to the rounding of sums. No dense matrix is built.
+    `connections` (int64; each row ascends unless given otherwise) both (out_features, fan_in);
+    `bias` (out_features,). Exact up to the rounding of sums. No dense matrix is built.
 
     The repr gives a layer of the same shape; connections that were drawn are in the state_dict.
 
@@ -31,7 +31,8 @@ class SparseLinear(nn.Module):
         out_features: Number of outputs n.
         fan_in: Inputs per output k, at most m.
         bias: Add a learned bias?
-        connections: The inputs of each output, integers (n, k); drawn uniformly if not given.
+        connections: The inputs of each output, integers (n, k), kept in this order: weight[o, j]
+            belongs to connections[o, j]. Drawn uniformly if not given.
         generator: Draws the connections; torch's global one if not given.
         device: Where the parameters lie.
         dtype: Their type.
@@ -74,12 +75,11 @@ class SparseLinear(nn.Module):
         if fan_in > in_features:
             raise StructureError(f"fan_in of at most in_features={in_features}", fan_in)
         if connections is None:
-            connections = _draw(out_features, in_features, fan_in, generator)
-        else:
-            connections = torch.as_tensor(connections)
-            _check(connections, (out_features, fan_in), in_features)
-        ascending = connections.long().sort(1).values
-        self.register_buffer("connections", ascending.to(device or torch.get_default_device()))
+            chosen = _draw(out_features, in_features, fan_in, generator).sort(1).values
+        else:  # in the order given, which is the order of the weights
+            chosen = torch.as_tensor(connections).detach().clone()
+            _check(chosen, (out_features, fan_in), in_features)
+        self.register_buffer("connections", chosen.long().to(device or torch.get_default_device()))
         self.register_load_state_dict_post_hook(_check_again)
         biases = (out_features,) if bias else None
         shape = out_features, fan_in
