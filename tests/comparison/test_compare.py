@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+import torch
 
 import symconv as sc
 from symconv.comparison import runs
@@ -69,6 +70,16 @@ def test_the_page_is_one_file_that_loads_nothing(tiny):
         assert forbidden not in page
     assert "top band" in page
     assert "f(g(x))" in page
+
+
+def test_the_page_is_the_same_each_time_and_draws_nothing_at_random(tiny):
+    result, out = tiny
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    page = result.to_html(out / "again.html").read_text()
+    assert page == (out / "compare.html").read_text()
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_the_page_escapes_names(tiny):
