@@ -59,7 +59,7 @@ def test_tuning_never_sees_the_test_pictures():
     assert "validation" in found
 
 
-SHARED = ("conv", "conv-wide", "C4", "D4")
+SHARED = ("conv", "conv-wide", "conv-wider", "C4", "D4")
 
 
 def untrained(row, width=8):

@@ -112,7 +112,7 @@ def test_axes_that_a_group_reverses_or_exchanges():
         (lambda: groups.parse("C3"), "N in 1, 2, 4"),
         (lambda: groups.parse("C8"), "N in 1, 2, 4"),
         (lambda: groups.parse("E7"), "known|group name among"),
-        (lambda: groups.parse("trivial"), "group name among"),
+        (lambda: groups.parse("trivial"), "a dimension"),
         (lambda: groups.parse("C4", 3), "3 axes of space"),
         (lambda: groups.flip(2, 2), "an axis from -2 to 1"),
         (lambda: Group("bad", [np.array([[1, 1], [0, 1]])], 2), "signed permutation"),
@@ -132,3 +132,25 @@ def test_a_broken_product_table_is_noticed():
     group.product[1, 2] = 0
     with pytest.raises(AssertionError):
         assert sorted(group.product[1]) == list(range(4))
+
+
+def test_elements_of_another_group_are_found_by_what_they_do():
+    D4, C2, half = groups.dihedral(4), groups.cyclic(2), groups.cyclic(2).elements[1]
+    assert D4.subgroup([half]) == C2
+    assert D4.subgroup([half.index]) != C2, "the same index names another element here"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: groups.cyclic(2).subgroup([groups.cyclic(4).elements[1]]), "an element of C2"),
+        (lambda: groups.cyclic(2).subgroup([2]), "index below 2"),
+        (lambda: groups.cyclic(2).subgroup([groups.octahedral().elements[1]]), "an element of C2"),
+        (lambda: groups.parse(4), "group name"),
+        (lambda: groups.parse("B0"), "n from 1 to 4"),
+        (lambda: groups.parse("B9"), "n from 1 to 4"),
+    ],
+)
+def test_what_is_no_group_is_named(make, message):
+    with pytest.raises(StructureError, match=message):
+        make()

@@ -229,7 +229,10 @@ def test_one_dimension_is_two_with_an_axis_of_one():
 def test_spread_against_its_reference(group):
     for into, out in itertools.product(kinds(group)[:-1], repeat=2):
         orbits = filter_orbits(into, out, (3, 3))
-        source, signed = source_of(orbits, out.channels), bool((orbits.sign <= 0).any())
+        source, signed = (
+            torch.from_numpy(source_of(orbits, out.channels)),
+            bool((orbits.sign <= 0).any()),
+        )
         weight = torch.randn(2, 3, orbits.count, dtype=torch.float64)
         expected = reference_spread(weight, orbits, out.channels)
         assert torch.equal(spread(weight, source, signed), expected)

@@ -309,6 +309,16 @@ ROWS = (
         default=False,
     ),
     Row(
+        "conv-wider",
+        "conv with as many MACs as D4",
+        conv,
+        conv_filters,
+        "#9e0142",
+        ">",
+        macs_of="D4",
+        default=False,
+    ),
+    Row(
         "C4",
         "conv, filters shared by quarter turns",
         group_conv("C4"),

@@ -13,16 +13,16 @@ from torch import Tensor
 from symconv.lattice.orbits import Orbits
 
 
-def source_of(orbits: Orbits, outputs: int) -> Tensor:
+def source_of(orbits: Orbits, outputs: int) -> np.ndarray:
     """Where each of (outputs, entries) finds its value: among (weights, minus weights, zero).
 
     Example:
         >>> source_of(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1), outputs=1)
-        tensor([[0, 2, 1]])
+        array([[0, 2, 1]])
     """
     negative = np.where(orbits.sign < 0, orbits.weight + orbits.count, 2 * orbits.count)
     found = np.where(orbits.sign > 0, orbits.weight, negative)
-    return torch.from_numpy(found.reshape(outputs, -1))
+    return found.reshape(outputs, -1)
 
 
 def spread(weight: Tensor, source: Tensor, signed: bool) -> Tensor:
@@ -30,14 +30,15 @@ def spread(weight: Tensor, source: Tensor, signed: bool) -> Tensor:
 
     Args:
         weight: Free weights (R, C, W).
-        source: (O, E) from `source_of`.
+        source: (O, E) from `source_of`, as a tensor.
         signed: Whether some sign is not +1.
 
     Returns:
         (R, O, C, E). Exact: values are copied or negated.
 
     Example:
-        >>> source = source_of(Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1), outputs=1)
+        >>> odd = Orbits(np.array([0, -1, 0]), np.array([1, 0, -1]), 1)
+        >>> source = torch.from_numpy(source_of(odd, outputs=1))
         >>> spread(torch.tensor([[[5.0]]]), source, signed=True).flatten()
         tensor([ 5.,  0., -5.])
     """

@@ -126,19 +126,31 @@ class Group:
         """
         return bool((np.abs(self.matrices) @ np.asarray(values) == np.asarray(values)).all())
 
+    def _index(self, element: int | Element) -> int:
+        if isinstance(element, Element):
+            if element.group.dimension != self.dimension:
+                raise StructureError(f"an element of {self}", repr(element))
+            return self._find(element.matrix)  # groups number their elements differently
+        if not 0 <= element < self.order:
+            raise StructureError(f"an element of {self} or its index below {self.order}", element)
+        return int(element)
+
     def subgroup(self, elements: Sequence[int | Element], name: str | None = None) -> Group:
         """The subgroup that some elements generate, under its usual name where it has one.
 
         Args:
-            elements: Elements of this group, or their indices.
+            elements: Elements of this group (given by any group that holds them), or indices.
             name: What to call it; the usual name if left out.
+
+        Raises:
+            StructureError: An element is not in this group.
 
         Example:
             >>> D4 = dihedral(4)
             >>> D4.subgroup([3]), D4.subgroup([2, 4]), D4.subgroup([5])
             (C4, D2, D4.subgroup([5]))
         """
-        chosen = [e.index if isinstance(e, Element) else int(e) for e in elements]
+        chosen = [self._index(e) for e in elements]
         made = Group(
             name or f"{self.name}.subgroup({chosen})",
             [self.matrices[i] for i in chosen],
@@ -282,7 +294,13 @@ def full_octahedral() -> Group:
 
 
 def hyperoctahedral(n: int) -> Group:
-    """All n! * 2**n signed permutations of n axes: B_n."""
+    """All n! * 2**n signed permutations of n axes: B_n.
+
+    Raises:
+        StructureError: n is not from 1 to 4 (B_5 has 3,840 elements).
+    """
+    if n not in range(1, 5):
+        raise StructureError("n from 1 to 4 axes", n)
     swaps = [np.eye(n, dtype=np.int64)[_swapped(n, axis)] for axis in range(n - 1)]
     return Group(f"B{n}", [_flip(n, n - 1), *swaps], n)
 
@@ -330,7 +348,12 @@ def parse(name: str | Group, dimension: int | None = None) -> Group:
 
 
 def _from_name(name: str, dimension: int | None) -> Group:
-    if name == "trivial" and dimension is not None:
+    known = "C1 C2 C4 D1 D2 D4 p4 p4m O Oh B1 B2 B3 mirror trivial"
+    if not isinstance(name, str):
+        raise StructureError(f"a group or a group name among {known}", repr(name))
+    if name == "trivial":
+        if dimension is None:
+            raise StructureError("a dimension for the trivial group", "none", 'try "trivial(2)"')
         return trivial(dimension)
     if name in _NAMED:
         return _NAMED[name]()
@@ -341,5 +364,4 @@ def _from_name(name: str, dimension: int | None) -> Group:
     if match := re.fullmatch(r"([CDB])(\d+)", name):
         maker = {"C": cyclic, "D": dihedral, "B": hyperoctahedral}[match[1]]
         return maker(int(match[2]))
-    known = "C1 C2 C4 D1 D2 D4 p4 p4m O Oh B1 B2 B3 mirror trivial"
     raise StructureError(f"a group name among {known}", repr(name))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +37,8 @@ class _GroupConv(nn.Module):
     onto minus itself is zero. One class covers lifting (trivial to regular fields), regular to
     regular, projections, and sums of fields. The work is that of torch's convolution with as many
     channels; the filter is spread from its free weights at each call (once in `eval()` without
-    gradients: it is kept there until the weights change).
+    gradients: it is kept there until the weights change; off the CPU, writes through
+    `weight.data` are seen only after `train()` or `eval()`).
 
     Shapes: input (N, in_field.channels, \*S) of any size S, or without N; output (N,
     out_field.channels, \*out); `weight` (free weights,): for each representation of the output,
@@ -44,7 +46,9 @@ class _GroupConv(nn.Module):
     have one,). Exact: with integer-valued weights and inputs both sides of ``act(g, layer(x)) ==
     layer(act(g, x))`` are equal to the last bit, if the sampling grid is centred: stride s needs
     ``(S + 2 p - d (k - 1) - 1) % s == 0`` on every axis that the group reverses. Off-centre sizes
-    warn once (`OffCentreWarning`).
+    warn once (`OffCentreWarning`; not under `torch.compile` or `torch.export`, where a warning
+    would break the graph). The weight has one axis: recipes that spare vectors from weight decay
+    must name it.
 
     Args:
         in_field: What the channels of the input mean, such as ``C4.trivial(3)``.
@@ -154,12 +158,13 @@ class _GroupConv(nn.Module):
 
     def _register_tables(self) -> None:
         device = self.weight.device
-        for row, blocks in enumerate(self._filter.rows):
-            for column, block in enumerate(blocks):
-                source = _source(block.orbits, block.out_size).to(device)
-                self.register_buffer(f"_source_{row}_{column}", source, persistent=False)
-        bias = source_of(self._offset.orbits, self.out_channels).flatten().to(device)
-        self.register_buffer("_bias_source", bias, persistent=False)
+        with torch.inference_mode(False):  # tables made for inference could not be trained with
+            for row, blocks in enumerate(self._filter.rows):
+                for column, block in enumerate(blocks):
+                    source = torch.from_numpy(_source(block.orbits, block.out_size)).to(device)
+                    self.register_buffer(f"_source_{row}_{column}", source, persistent=False)
+            bias = torch.from_numpy(source_of(self._offset.orbits, self.out_channels)).flatten()
+            self.register_buffer("_bias_source", bias.to(device), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Made anew instead of moved, so that `to_empty` leaves no garbage in them.
@@ -170,6 +175,11 @@ class _GroupConv(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; either way the filter is spread anew."""
+        self._kept = None
+        return super().train(mode)
 
     def reset_parameters(self) -> None:
         """Draw anew: each filter entry uniform in +-1 / sqrt(fan-in), as in torch's convolutions.
@@ -190,6 +200,17 @@ class _GroupConv(nn.Module):
 
     def filter(self) -> Tensor:
         """The filter spread from its free weights, in the layout of torch's layer."""
+        self._check_tables()
+        return self._spread(self.weight)
+
+    def _check_tables(self) -> None:
+        # Weights can be put in place of meta ones, which leaves the tables on meta.
+        if not torch.compiler.is_compiling() and self._bias_source.device != self.weight.device:
+            self._register_tables()
+
+    def _current_filter(self) -> Tensor:
+        """The filter, kept from the last call where no gradient is asked for."""
+        self._check_tables()
         weight = self.weight
         reusable = (
             not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
@@ -199,7 +220,7 @@ class _GroupConv(nn.Module):
         if not reusable:
             return self._spread(weight)
         # Writing through `.data` leaves the version as it is, so on the CPU values are compared;
-        # elsewhere that would wait for the device.
+        # elsewhere that would wait for the device, and `train()` or `eval()` is the remedy.
         state = weight.data_ptr(), weight._version, weight.dtype, weight.device
         if self._kept is not None:
             seen, at, filter_ = self._kept
@@ -253,7 +274,7 @@ class _GroupConv(nn.Module):
             amounts = tuple(before for before, _ in window.padding)
         else:
             x = pad(x, window)
-        filter_, bias = self.filter(), self.full_bias()
+        filter_, bias = self._current_filter(), self.full_bias()
         return _CONV[n](x, filter_, bias, self.stride, amounts, self.dilation, self.groups)
 
     def _window_at(self, size: Sequence[int]) -> Window:
@@ -278,10 +299,10 @@ class _GroupConv(nn.Module):
                 padding depends on the size, and the convolution then suits that size only.
 
         Raises:
-            StructureError: `align=True` and no size is given.
+            StructureError: `align=True` with a stride, and no size is given.
         """
         padding = self.padding
-        if self.align:
+        if self.align and max(self.stride) > 1:
             if input_size is None:
                 raise StructureError("input_size for a layer with align=True", None)
             window = self._window_at(per_axis(input_size, self.dimension, "input_size"))
@@ -313,8 +334,8 @@ class _GroupConv(nn.Module):
 
 
 @lru_cache(maxsize=1024)
-def _source(orbits: Orbits, outputs: int) -> Tensor:
-    return source_of(orbits, outputs)
+def _source(orbits: Orbits, outputs: int) -> np.ndarray:
+    return source_of(orbits, outputs)  # no tensor: one would keep the mode it was made in
 
 
 def _slice(weight: Tensor, block: Block) -> Tensor:

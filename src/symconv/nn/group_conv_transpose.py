@@ -110,7 +110,7 @@ class _GroupConvTranspose(_GroupConv):
         if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
             self.window.transposed_size(x.shape[-self.dimension :], self.output_padding)
         window = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        return _TRANSPOSE[self.dimension](x, self.filter(), self.full_bias(), *window)
+        return _TRANSPOSE[self.dimension](x, self._current_filter(), self.full_bias(), *window)
 
     def structure(self, input_size: Size) -> Structure:
         """What the layer connects and shares on inputs of `input_size`."""
