@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from torch import nn
 
+import symconv as sc
 from laws import laws
 from laws.cases import DIMENSIONS, Case, arguments
 from symconv import Structure, StructureError
@@ -94,6 +95,19 @@ def test_labels_of_regions_must_fit():
         (lambda: Structure.conv(3, 4, Window.of(1, 3), 8, groups=2), "groups=2"),
         (lambda: Structure.dense(3, 2).materialize(nn.Linear(2, 2)), "6 weights"),
         (lambda: Structure.dense(0, 2), "inputs"),
+        (lambda: Structure.conv(2, 2, Window.of(1, 3), 8, groups=0), "groups"),
+        (lambda: Structure.conv(-2, 2, Window.of(1, 3), 8), "in_channels"),
+        (lambda: Structure.region(1, 1, Window.of(1, 3), 4, [0, 5]), "each used"),
+        (lambda: Structure.region(1, 1, Window.of(1, 3), 4, [0.0, 1.0]), "integer region"),
+        (lambda: Structure.sparse(np.array([[0, 0]]), 3), "twice"),
+        (lambda: Structure.sparse(np.array([[0, 7]]), 3), "from 0 to 7"),
+        (lambda: Structure.sparse(np.array([0, 1]), 3), "fan_in"),
+        (lambda: Structure.of(sc.nn.TiledConv1d(1, 1, 3, 2)), "an input_size for TiledConv1d"),
+        (lambda: Structure.of(sc.nn.SparseLinear(3, 2, 1), 3), "no input_size"),
+        (
+            lambda: Structure.of(nn.ConvTranspose1d(2, 2, 3, 1, 0, 1, dilation=2), 5),
+            "output_padding below stride",
+        ),
     ],
 )
 def test_bad_input_is_named(make, message):
@@ -136,6 +150,13 @@ def test_draws_large_structures_on_a_small_lattice(kind):
     figure = structure.draw()
     assert "as it looks on" in figure.axes[0].get_title()
     figure.savefig(io.BytesIO(), format="png", dpi=30)
+
+
+def test_a_large_region_layer_is_drawn_with_its_regions():
+    bands = np.indices((33, 33))[0] // 11
+    window = Window.of(2, 3, padding=1)
+    small = Structure.region(3, 16, window, (33, 33), bands)._small()
+    assert small.parameters == 3 * 9, "a crop of the corner would lie in one band"
 
 
 def test_notebooks_show_counts_and_picture():

@@ -83,8 +83,18 @@ class Structure:
             connections: Integer array (outputs, fan_in).
             inputs: Number of inputs, or their shape (channels, *space).
         """
-        table = np.asarray(connections)
-        return cls("sparse", Listed(_shape(inputs, "inputs"), (len(table),), table))
+        table, shape = np.asarray(connections), _shape(inputs, "inputs")
+        if table.ndim != 2 or not np.issubdtype(table.dtype, np.integer) or not table.size:
+            raise StructureError(
+                "connections as integers (outputs, fan_in)", f"{table.dtype} of shape {table.shape}"
+            )
+        if table.min() < 0 or table.max() >= math.prod(shape):
+            got = f"values from {table.min()} to {table.max()}"
+            raise StructureError(f"connections in 0..{math.prod(shape) - 1}", got)
+        ordered = np.sort(table, axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise StructureError("distinct connections for each output", "one that occurs twice")
+        return cls("sparse", Listed(shape, (len(table),), table))
 
     @classmethod
     def local(
@@ -120,8 +130,11 @@ class Structure:
         """
         size = per_axis(input_size, window.dimension, "input_size")
         labels, outputs = np.asarray(regions), window.output_size(size)
-        if labels.shape != outputs:
-            raise StructureError(f"a region label for each output of {outputs}", labels.shape)
+        if labels.shape != outputs or not np.issubdtype(labels.dtype, np.integer):
+            got = f"{labels.dtype} of shape {labels.shape}"
+            raise StructureError(f"an integer region label for each output of {outputs}", got)
+        if not np.array_equal(found := np.unique(labels), np.arange(len(found))):
+            raise StructureError("region labels 0..R-1, each used", f"labels {found.tolist()[:8]}")
         return cls("region", _windowed(in_channels, out_channels, window, size, groups, labels))
 
     @classmethod
@@ -182,7 +195,13 @@ class Structure:
         """
         if hasattr(module, "structure"):
             describe: Any = module.structure
-            return describe() if input_size is None else describe(input_size)
+            try:
+                return describe() if input_size is None else describe(input_size)
+            except TypeError as error:
+                wanted = "an input_size" if input_size is None else "no input_size"
+                raise StructureError(
+                    f"{wanted} for {type(module).__name__}", repr(input_size)
+                ) from error
         return _of_torch(cls, module, input_size)
 
     def transpose(self) -> Structure:
@@ -318,7 +337,9 @@ class Structure:
                 if isinstance(wiring.sharing, tuple):
                     return Structure.tiled(1, 1, window, crop, wiring.sharing)
                 outputs = window.output_size(crop)
-                labels = wiring.sharing[tuple(slice(n) for n in outputs)]
+                pairs = zip(outputs, wiring.sharing.shape, strict=True)
+                rows = np.ix_(*(np.arange(n) * whole // n for n, whole in pairs))
+                labels = wiring.sharing[rows]  # from all over: a corner may lie in one region
                 labels = np.unique(labels, return_inverse=True)[1].reshape(outputs)
                 return Structure.region(1, 1, window, crop, labels)
             case Tied(base=base, orbits=orbits):
@@ -369,6 +390,9 @@ def _windowed(
     sharing: tuple[int, ...] | np.ndarray,
     torch_layout: bool = False,
 ) -> Windowed:
+    named = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+    for name, value in named.items():
+        per_axis(value, 1, name)
     if in_channels % groups or out_channels % groups:
         raise StructureError(
             f"channels that groups={groups} divides", f"{in_channels} in, {out_channels} out"
@@ -406,4 +430,7 @@ def _of_torch(cls: type[Structure], module: nn.Module, input_size: Size | None) 
         return cls.conv(module.in_channels, module.out_channels, window, input_size, module.groups)
     size = window.transposed_size(input_size, module.output_padding)
     base = cls.conv(module.out_channels, module.in_channels, window, size, module.groups)
+    if base.output_shape[1:] != per_axis(input_size, dimension, "input_size"):
+        # torch allows it below the dilation too; outputs that no filter reaches are no transpose
+        raise StructureError(f"output_padding below stride {window.stride}", module.output_padding)
     return base.transpose()

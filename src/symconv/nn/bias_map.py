@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from symconv.errors import StructureError
 from symconv.functional import check_input, check_size
 from symconv.lattice.windows import Size, per_axis
 from symconv.nn import _shared
@@ -59,6 +60,8 @@ class BiasMap(nn.Module):
         """The input plus the bias, in the input's type."""
         check_input(x, len(self.size), self.channels, "channels")
         check_size(x, self.size, "size")
+        if not x.is_floating_point():
+            raise StructureError("a floating-point input", x.dtype, "convert it with .to(dtype)")
         return x + self.bias.to(x.dtype)
 
     def extra_repr(self) -> str:
