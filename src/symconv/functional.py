@@ -133,7 +133,8 @@ def sparse_linear(
     Args:
         x: Input (\*, m).
         weight: (n, k).
-        connections: Integers (n, k) in 0..m-1, checked when they are new or were written to.
+        connections: Integers (n, k) in 0..m-1, checked when they are new or were written to
+            (not through `.data` or a numpy view: such writes are not seen).
         bias: (n,).
 
     Raises:

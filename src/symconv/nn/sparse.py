@@ -24,6 +24,8 @@ class SparseLinear(nn.Module):
     `connections` (int64; each row ascends unless given otherwise) both (out_features, fan_in);
     `bias` (out_features,). Exact up to the rounding of sums. No dense matrix is built.
 
+    Change `connections` with `rewire` or `copy_`; writes through `.data` are not seen.
+
     The repr gives a layer of the same shape; connections that were drawn are in the state_dict.
 
     Args:
