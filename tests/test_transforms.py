@@ -192,3 +192,12 @@ def test_rescale_does_not_alias():
 def test_bad_input(wrong, message):
     with pytest.raises(sc.StructureError, match=message):
         wrong()
+
+
+def test_integers_of_numpy_are_shifts_and_numbers_are_no_elements():
+    x = torch.arange(5)
+    assert torch.equal(sc.translate(x, np.int64(1)), x.roll(1))
+    with pytest.raises(sc.StructureError, match="shift"):
+        sc.translate(x, 1.5)
+    with pytest.raises(sc.StructureError, match="an element of a group, got 1"):
+        sc.act(1, x)

@@ -33,7 +33,7 @@ def translate(x: torch.Tensor, shift: Size, mode: str = "circular") -> torch.Ten
         >>> translate(torch.tensor([1, 2, 3]), 1), translate(torch.tensor([1, 2, 3]), 1, "zeros")
         (tensor([3, 1, 2]), tensor([0, 1, 2]))
     """
-    dimension = 1 if isinstance(shift, int) else len(shift)
+    dimension = len(shift) if isinstance(shift, Sequence) else 1
     steps = per_axis(shift, dimension, "shift", minimum=-(2**62))
     if x.ndim < dimension:
         raise StructureError(f"a tensor of at least {dimension} axes", f"shape {tuple(x.shape)}")
@@ -68,7 +68,8 @@ def act(element: Element, x: torch.Tensor, field: Field | None = None) -> torch.
         The moved features; exchanged axes exchange their sizes.
 
     Raises:
-        StructureError: The field has another group or other channels, or `x` too few axes.
+        StructureError: `element` is none of a group, the field has another group or other
+            channels, or `x` too few axes.
 
     Example:
         >>> from symconv.lattice.groups import parse
@@ -80,6 +81,8 @@ def act(element: Element, x: torch.Tensor, field: Field | None = None) -> torch.
         >>> act(turn, arrow, parse("C4").vector(1)).flatten()  # one up, two right
         tensor([-1,  2])
     """
+    if not isinstance(element, Element):
+        raise StructureError("an element of a group", repr(element), "such as C4.elements[1]")
     n = element.group.dimension
     needed = n + (field is not None)
     if x.ndim < needed:

@@ -128,6 +128,23 @@ def test_split_into_equal_blocks():
             field.split(blocks)
 
 
+def test_fields_add_up():
+    """`sum` starts at 0; nothing else than fields adds to a field."""
+    C4 = groups.cyclic(4)
+    assert sum([C4.regular(2), C4.vector(1)]) == C4.regular(2) + C4.vector(1)
+    for wrong in (lambda: C4.regular(2) + 3, lambda: 3 + C4.regular(2)):
+        with pytest.raises(StructureError, match="a field to add to a field, got 3"):
+            wrong()
+
+
+@pytest.mark.parametrize("copies", ["3", None, -1, 1.5, float("nan"), float("inf")])
+def test_copies_are_whole(copies):
+    C4 = groups.cyclic(4)
+    assert C4.regular(np.int64(3)) == C4.regular(3)
+    with pytest.raises(StructureError, match="a whole number of copies"):
+        C4.regular(copies)
+
+
 def test_bad_input():
     C4 = groups.cyclic(4)
     with pytest.raises(StructureError, match="number of copies"):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, groupby, repeat
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,8 +46,8 @@ class Representation:
 
     def field(self, copies: int) -> Field:
         """A field of `copies` copies."""
-        if copies < 0 or int(copies) != copies:
-            raise StructureError("a whole number of copies, at least 0", copies)
+        if not isinstance(copies, Real) or copies < 0 or copies % 1 != 0:
+            raise StructureError("a whole number of copies, at least 0", repr(copies))
         return Field(self.group, ((self, int(copies)),))
 
     def restrict(self, subgroup: Group | str) -> Field:
@@ -183,9 +184,16 @@ class Field:
         return chain.from_iterable(repeat(r, copies) for r, copies in self.parts)
 
     def __add__(self, other: Field) -> Field:
+        if not isinstance(other, Field):
+            raise StructureError("a field to add to a field", repr(other), "C4.trivial(3) is one")
         if self.group != other.group:
             raise StructureError(f"two fields of one group, {self.group}", f"{other.group}")
         return Field(self.group, self.parts + other.parts)
+
+    def __radd__(self, other: int) -> Field:
+        if other == 0:  # where `sum` starts
+            return self
+        raise StructureError("a field to add to a field", repr(other), "C4.trivial(3) is one")
 
     def __repr__(self) -> str:
         return " + ".join(r.name.format(copies=c) for r, c in self.parts)
