@@ -80,6 +80,45 @@ def test_shapes_nan_types_and_generators():
         assert_equivariant(layer, C4.trivial(1), C4.regular(1), (6, 6, 6))
 
 
+def test_zero_outputs_test_nothing():
+    layer = sc.nn.GroupConv2d(C4.trivial(1), C4.regular(1), 3, bias=False)
+    assert_equivariant(layer, C4.trivial(1), C4.regular(1), 6)
+    nn.init.zeros_(next(layer.parameters()))
+    with pytest.raises(AssertionError, match="nothing was tested"):
+        assert_equivariant(layer, C4.trivial(1), C4.regular(1), 6)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_module_is_left_as_found(fails):
+    class Fickle(nn.Sequential):
+        def forward(self, x):
+            y = super().forward(x)
+            self.eval()
+            self.register_buffer("seen", x)
+            return y[..., 1:] if fails else y
+
+    def made():
+        module = Fickle(sc.nn.FieldBatchNorm(C4.regular(1)), nn.Identity()).train()
+        module.register_buffer("seen", torch.ones(2))
+        module[1].eval()
+        return module
+
+    changed, module = made(), made()
+    changed(torch.ones(1, 4, 2, 2))  # negative control: a call does change it
+    assert not changed.training
+    assert int(changed[0].num_batches_tracked) == 1
+    held, before = dict(module.named_buffers()), copy.deepcopy(module.state_dict())
+    try:
+        assert_equivariant(module, C4.regular(1), C4.regular(1), 6, tolerance=10.0)
+        assert not fails
+    except AssertionError:
+        assert fails
+    assert [part.training for part in module.modules()] == [True, True, False]
+    after = dict(module.named_buffers())
+    assert all(after[name] is held[name] for name in held)
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_layers_are_their_structures():
     assert_matches_structure(nn.Linear(5, 3))
     assert_matches_structure(nn.ConvTranspose1d(2, 4, 3, stride=2), 5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ def assert_equivariant(
     """Assert ``module(act(g, x)) == act(g, module(x))`` for every element g of the fields' group.
 
     The input is drawn at random; the module is used as it is, in its own mode, without gradients.
+    Its buffers (such as running statistics) and modes are afterwards what they were.
 
     Args:
         module: Anything that takes (batch, in_field.channels, *size).
@@ -58,7 +60,8 @@ def assert_equivariant(
         generator: Source of the random numbers.
 
     Raises:
-        AssertionError: Names the element, the error and where it is largest.
+        AssertionError: Names the element, the error and where it is largest; or the output is zero
+            everywhere, so that nothing was tested.
 
     Example:
         >>> import symconv as sc
@@ -77,14 +80,39 @@ def assert_equivariant(
         module = _with_integers(module, generator)
     space = per_axis(size, group.dimension, "size")
     x = _draw((batch, in_field.channels, *space), module, integers, generator)
-    with torch.no_grad():
+    with torch.no_grad(), _as_found(module):
         plain = module(x)
+        if plain.numel() and not plain.any():
+            raise AssertionError(
+                f"nothing was tested: the output of {type(module).__name__} is zero everywhere"
+            )
         for element in group.elements if elements is None else elements:
             moved = module(act(element, x, in_field))
             expected = plain if out_field is None else _act(element, plain, out_field)
             allowed = 0.0 if integers else TOLERANCE.get(plain.dtype, 0.0)
             allowed = allowed if tolerance is None else tolerance
             _compare(module, element, moved, expected, allowed)
+
+
+@contextmanager
+def _as_found(module: nn.Module) -> Iterator[None]:
+    """Give every buffer and mode back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    buffers = [
+        (part, name, held, held.clone())
+        for part in module.modules()
+        for name, held in part._buffers.items()
+        if held is not None
+    ]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for part, name, held, value in buffers:
+            if not torch.equal(held, value):  # one in inference mode may not be written to
+                held.copy_(value)
+            part._buffers[name] = held
 
 
 def _act(element: Element, y: Tensor, field: Field) -> Tensor:
