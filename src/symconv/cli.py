@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ import typer
 
 from symconv import __version__
 from symconv.errors import StructureError
-from symconv.extras import MissingExtraError
+from symconv.extras import MissingExtraError, require
 
 app = typer.Typer(
     name="symconv",
@@ -64,11 +64,27 @@ def _stop(message: str, code: int) -> None:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr, and warnings as plain lines there."""
+    """A progress bar on stderr unless quiet, and always warnings as plain lines there."""
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.showwarning = _warn
+            yield lambda done, total, what: None
+            return
+        with _bar() as report:
+            yield report
+
+
+def _warn(message: Warning | str, *details: Any, **more: Any) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int, str], None]]:
+    require("rich", "cli", "printing the tables")
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -79,7 +95,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     def warn(message: Warning | str, *details: Any, **more: Any) -> None:
         console.print(f"warning: {message}", highlight=False, markup=False, soft_wrap=True)
 
-    with warnings.catch_warnings(), Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console) as bar:
         warnings.showwarning = warn
         task = bar.add_task("reading pictures", total=None)
 
@@ -157,7 +173,8 @@ def compare(
         from symconv.data import Source
 
         source = Source(_place(data), canvas, limit, full_frame, colour)
-        with _progress(quiet=as_json and not sys.stderr.isatty()) as progress:
+        hidden = not sys.stderr.isatty() or find_spec("rich") is None
+        with _progress(quiet=as_json and hidden) as progress:
             result = run_comparison(
                 source,
                 None if structures is None else _numbers(structures, str.strip, "names"),
@@ -176,7 +193,7 @@ def compare(
                 progress=progress,
             )
         if as_json:
-            typer.echo(json.dumps(result.to_dict(), indent=2))
+            typer.echo(result.to_json())
             return
         _print(result, out)
 
@@ -233,6 +250,7 @@ def cost(
 ) -> None:
     """Print the tables of costs, or one JSON document."""
     with told_plainly():
+        require("rich", "cli", "symconv cost")
         from symconv.cost import command  # numpy and scipy take longer than --help may
 
         command.run(

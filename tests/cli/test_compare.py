@@ -4,6 +4,7 @@ import sys
 import warnings
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from symconv.cli import app
@@ -79,6 +80,10 @@ def test_json_is_one_document():
         (["--sizes=many"], "whole numbers separated by commas"),
         (["--canvas=17"], "a canvas of 16"),
         (["--workers=0"], "at least one worker"),
+        (["--learning-rates=0.01,nan"], "positive finite learning rates"),
+        (["--learning-rates=inf"], "positive finite learning rates"),
+        (["--accelerator=foo"], "accelerator among cpu"),
+        (["--precision=foo"], "precision among 32-true"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line_and_exit_code_2(arguments, message):
@@ -119,3 +124,43 @@ def test_an_output_that_cannot_be_written_is_told_before_training(tmp_path, monk
     found = call("compare", f"--out={tmp_path / 'file' / 'out'}", *TINY)
     assert found.exit_code == 2
     assert "output directory" in found.stderr
+
+
+@pytest.mark.filterwarnings("always:skipped")
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_skipped_pictures_are_told_on_stderr(options, tmp_path):
+    for index in range(40):
+        path = tmp_path / ("a" if index % 2 else "b") / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 6 * index).save(path)
+    (tmp_path / "a" / "broken.png").write_text("no picture")
+    found = call("compare", tmp_path, "--structures=dense", "--no-equal-time", *options, *TINY)
+    assert found.exit_code == 0, found.output
+    assert "warning: skipped 1 of 41 pictures" in found.stderr
+    assert "warning" not in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "options"),
+    [
+        ("lightning_fabric", "train", ["--json"]),
+        ("matplotlib", "report", ["--json", "--out=page"]),
+        ("jinja2", "report", ["--out=page"]),
+        ("rich", "cli", []),
+    ],
+)
+def test_a_missing_extra_is_told_before_training(package, extra, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("symconv.comparison.runs._execute", lambda run: pytest.fail("trained"))
+    monkeypatch.setitem(sys.modules, package, None)
+    found = call("compare", *options, *TINY)
+    assert found.exit_code == 1
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.endswith(f"needs {package}: pip install 'symconv[{extra}]'")
+
+
+def test_cost_without_rich_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    found = call("cost", "--input=1x8x8", "--kernel=3")
+    assert found.exit_code == 1
+    assert found.stderr == "symconv: symconv cost needs rich: pip install 'symconv[cli]'\n"

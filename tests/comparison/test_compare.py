@@ -266,3 +266,16 @@ def test_an_output_directory_is_tried_before_anything_else(tmp_path):
 
 def test_steps_are_rounded_down_to_two_digits():
     assert [calm(n) for n in (3, 99, 101, 1999, 25_600)] == [3, 99, 100, 1900, 25_000]
+
+
+def test_one_structure_may_be_named_by_itself():
+    assert [line.label for line in sc.compare(DATA, "conv", **TINY, equal_time=False).lines] == [
+        "conv"
+    ]
+
+
+def test_what_is_no_number_becomes_null(tiny):
+    line = replace(tiny[0].lines[0], equivariance=float("nan"), seconds=float("inf"))
+    text = replace(tiny[0], lines=[line]).to_json()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))["lines"][0]
+    assert (found["equivariance"], found["seconds"]) == (None, None)

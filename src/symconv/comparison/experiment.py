@@ -28,11 +28,12 @@ from symconv.comparison.runs import Progress, Runner, Store, writable_folder, wr
 from symconv.comparison.settings import Settings
 from symconv.data import Source, fingerprint
 from symconv.errors import StructureError
+from symconv.extras import require
 
 
 def compare(
     data: str | Path | Source = "digits",
-    structures: Sequence[str] | None = None,
+    structures: str | Sequence[str] | None = None,
     *,
     budget: str | Budget = "params",
     seeds: int = 3,
@@ -44,14 +45,15 @@ def compare(
     """Train the same small network from each structure and compare them.
 
     All structures get the same pictures, steps, batches, optimiser and tuning effort: the learning
-    rate is chosen for each on validation pictures, and the test pictures are used once, at the
-    end of each final run. A script that uses several workers needs the usual
-    ``if __name__ == "__main__":``.
+    rate is chosen for each on validation pictures, at the largest training size under equal steps,
+    and reused for the smaller sizes and for equal time. The test pictures are never used to choose
+    anything. A script that uses several workers needs the usual ``if __name__ == "__main__":``.
 
     Args:
         data: "digits", "faces", "textures", a folder with one sub-folder of pictures a class, or
             a `Source`.
-        structures: Names out of the table of structures; None for those that take part by default.
+        structures: Names out of the table of structures, or one name; None for those that take
+            part by default.
         budget: "params" or "macs", or with a limit as in "params=50000".
         seeds: Final runs of each structure and training size.
         out: A directory for finished runs (a comparison that was stopped continues from them), the
@@ -65,17 +67,22 @@ def compare(
 
     Raises:
         StructureError: The pictures, the structures or the output directory cannot be used.
+        MissingExtraError: A package for training or for the page is not installed.
         RuntimeError: A worker process died.
     """
     chosen = Settings(
         source=data if isinstance(data, Source) else Source(_place(data)),
-        **({} if structures is None else {"structures": tuple(structures)}),
+        **({} if structures is None else {"structures": _names(structures)}),
         budget=Budget.parse(budget) if isinstance(budget, str) else budget,
         seeds=seeds,
         **settings,
     )
     if workers is not None and workers < 1:
         raise StructureError("at least one worker", workers)
+    require("lightning_fabric", "train", "training")
+    if out is not None:
+        require("matplotlib", "report", "the page")
+        require("jinja2", "report", "the page")
     folder = writable_folder(Path(out)) if out is not None else None
     store = Store(folder / "runs" if folder else None)
     result = run(chosen, store, workers, progress)
@@ -83,6 +90,10 @@ def compare(
         write_atomically(folder / "compare.json", result.to_json())
         result.to_html(folder / "compare.html")
     return result
+
+
+def _names(structures: str | Sequence[str]) -> tuple[str, ...]:
+    return (structures,) if isinstance(structures, str) else tuple(structures)
 
 
 def _place(data: str | Path) -> str:

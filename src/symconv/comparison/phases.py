@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import median
@@ -134,8 +135,19 @@ def tune(runner: Runner, settings: Settings, bases: list[Run]) -> list[dict[floa
 
 
 def best_rate(found: dict[float, dict]) -> float:
-    """The learning rate with the best validation accuracy; of equals the least loss."""
-    return max(found, key=lambda rate: (found[rate]["validation"], -found[rate]["validation_loss"]))
+    """The learning rate with the best validation accuracy; of equals the least loss.
+
+    Example:
+        >>> best_rate({1.0: dict(validation=0.5, validation_loss=float("nan")),
+        ...            0.1: dict(validation=0.5, validation_loss=3.0)})
+        0.1
+    """
+
+    def merit(rate: float) -> tuple[float, float]:
+        loss = found[rate]["validation_loss"]
+        return found[rate]["validation"], -loss if math.isfinite(loss) else -math.inf
+
+    return max(found, key=merit)
 
 
 def train(

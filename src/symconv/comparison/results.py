@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import torch
@@ -218,11 +221,11 @@ class Comparison:
             "method": METHOD,
             "versions": self.versions,
         }
-        return json.loads(json.dumps(document))
+        return json.loads(json.dumps(finite(document), allow_nan=False))
 
     def to_json(self) -> str:
         """The document as text."""
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the page: one self-contained file."""
@@ -234,6 +237,20 @@ class Comparison:
         from symconv.comparison.tables import render  # rich is an extra
 
         return render(self)
+
+
+def finite(document: Any) -> Any:
+    """The document with None for what JSON has no number for: NaN and the infinities.
+
+    Example:
+        >>> finite({"loss": [1.5, float("nan")], "error": float("inf")})
+        {'loss': [1.5, None], 'error': None}
+    """
+    if isinstance(document, Mapping):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def _plain(line: Line) -> dict:

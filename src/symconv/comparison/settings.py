@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,11 @@ from symconv.errors import StructureError
 
 TUNING_SEED = 1_000
 SWEEPS = ("fan-in", "kernel")
+ACCELERATORS = ("cpu", "cuda", "gpu", "mps", "auto")
+PRECISIONS = (
+    "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true",
+    "32", "bf16", "16", "64",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Settings:
         equal_time: Also train every structure for the time that the slowest one took.
         sweep: None, "fan-in" or "kernel".
         options: Kernels, fan-in, tile, bands.
-        accelerator: "cpu", "cuda" or "auto".
+        accelerator: "cpu", "cuda", "gpu", "mps" or "auto".
         precision: As lightning_fabric takes it.
     """
 
@@ -57,8 +63,11 @@ class Settings:
                 raise StructureError(f"{name} of at least {least}", getattr(self, name))
         if self.sweep not in (None, *SWEEPS):
             raise StructureError("a sweep over 'fan-in' or 'kernel'", repr(self.sweep))
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise StructureError("positive learning rates", self.learning_rates)
+        if not self.learning_rates or not all(0 < x < math.inf for x in self.learning_rates):
+            raise StructureError("positive finite learning rates", self.learning_rates)
+        for name, known in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise StructureError(f"{name} among {', '.join(known)}", repr(getattr(self, name)))
         if not self.sizes or min(self.sizes) < 2:
             raise StructureError("training sizes of at least 2", self.sizes)
 
