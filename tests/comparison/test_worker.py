@@ -7,7 +7,7 @@ import torch
 from symconv.comparison.counting import build
 from symconv.comparison.packing import pack, unpack
 from symconv.comparison.runs import Run
-from symconv.comparison.structures import ROWS, STRUCTURES, Options
+from symconv.comparison.structures import ROWS, STRUCTURES, TESTS, Options
 from symconv.data import Source
 from symconv.models import Place
 
@@ -57,6 +57,27 @@ def test_tuning_never_sees_the_test_pictures():
     found = run("dense", final=False)
     assert "accuracy" not in found
     assert "validation" in found
+
+
+class Sealed:
+    """A picture set whose held-out pictures may not be looked at."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __getattr__(self, name):
+        if name in TESTS.values():
+            raise AssertionError(f"looked at {name}")
+        return getattr(self.data, name)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_tuning_cannot_touch_the_held_out_pictures(row, monkeypatch):
+    sealed = Sealed(worker.load(SOURCE))
+    monkeypatch.setattr(worker, "load", lambda source: sealed)
+    assert "validation" in run(row.name, final=False, inspect=False)
+    with pytest.raises(AssertionError, match="looked at test"):
+        run(row.name)
 
 
 SHARED = ("conv", "conv-wide", "conv-wider", "C4", "D4")
