@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from symconv.data import Source
+from symconv.data.folder import read_picture
 from symconv.errors import StructureError
 from symconv.extras import MissingExtraError, needs
 
@@ -45,6 +46,29 @@ def test_grey_16_bit_and_transparent_pictures_are_read(folder):
     picture(folder / "cats" / "clear.png", mode="RGBA")
     picture(folder / "dogs" / "palette.gif", mode="P")
     assert sum(map(len, _splits(Source(str(folder)).load()))) == 27
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_what_is_transparent_shows_white(colour, tmp_path):
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    clear.paste((255, 0, 0, 128), (0, 0, 8, 4))
+    clear.save(tmp_path / "clear.png")
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    found = read_picture(tmp_path / "clear.png", 8, colour)
+    assert (found[:, 5:] == 1).all()
+    if colour:
+        assert found[:, 1, 1] == pytest.approx([1, 0.5, 0.5], abs=0.01)
+    assert (read_picture(tmp_path / "palette.png", 8, colour) == 1).all()
+
+
+def test_pictures_of_fractions_are_refused_with_the_reason(folder):
+    Image.fromarray(np.ones((8, 8), np.float32)).save(folder / "cats" / "float.tif")
+    with pytest.raises(OSError, match="save it with 8 or 16 bits"):
+        read_picture(folder / "cats" / "float.tif", 8, False)
+    with pytest.warns(UserWarning, match=r"skipped 1 of 25 .*float\.tif.*8 or 16 bits"):
+        Source(str(folder)).load()
 
 
 def _splits(found):

@@ -47,17 +47,26 @@ def list_pictures(root: Path) -> tuple[tuple[str, ...], list[Path], NDArray]:
 def read_picture(path: Path, side: int, colour: bool) -> NDArray:
     """Read one picture (channels, side, side) in 0..1: its central square, resized.
 
+    What is transparent shows white. 16 bits a pixel are scaled by their range.
+
     Raises:
-        OSError: The file is unreadable or truncated.
+        OSError: The file is unreadable or truncated, or its pixels are fractions, whose range no
+            file tells.
     """
     image = needs("PIL.Image", "train", "a folder of pictures")
     operations = needs("PIL.ImageOps", "train", "a folder of pictures")
     try:
         with image.open(path) as opened:
             picture = operations.exif_transpose(opened)
+            if picture.mode == "F":
+                raise OSError(f"{path}: pixels are fractions; save it with 8 or 16 bits a pixel")
             if picture.mode.startswith("I"):  # 16 bits a pixel; PIL would clip it
                 wide = np.asarray(picture, dtype=np.float64) / 257.0
                 picture = image.fromarray(wide.astype(np.uint8))
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                white = image.new("RGBA", picture.size, "white")
+                picture = image.alpha_composite(white, picture)
             picture = picture.convert("RGB" if colour else "L")
             picture = operations.fit(picture, (side, side), image.Resampling.BICUBIC)
     except (SyntaxError, ValueError, EOFError, image.DecompressionBombError) as error:
@@ -68,18 +77,20 @@ def read_picture(path: Path, side: int, colour: bool) -> NDArray:
 
 def _read_all(files: list[Path], side: int, colour: bool) -> tuple[list[NDArray], list[int]]:
     """Read what can be read; one warning names and counts what cannot."""
-    pictures, kept, broken = [], [], []
+    pictures, kept, broken, fault = [], [], [], ""
     for index, file in enumerate(files):
         try:
             pictures.append(read_picture(file, side, colour))
             kept.append(index)
-        except OSError:
+        except OSError as error:
             broken.append(file)
+            fault = fault or str(error)
     if broken:
         shown = ", ".join(str(file) for file in broken[:10])
         more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
         warnings.warn(
-            f"skipped {len(broken)} of {len(files)} pictures that cannot be read: {shown}{more}",
+            f"skipped {len(broken)} of {len(files)} pictures that cannot be read: {shown}{more} "
+            f"(the first: {fault})",
             stacklevel=3,
         )
     return pictures, kept
