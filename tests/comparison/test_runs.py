@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from symconv.comparison.runs import Run, Runner, Store, writable_folder
+from symconv.comparison.runs import Run, Runner, Store, code_mark, writable_folder
 from symconv.data import Source
 from symconv.errors import StructureError
 
@@ -27,6 +27,20 @@ def test_a_key_follows_every_field():
     keys |= {a_run(**change).key for change in changes}
     assert len(keys) == len(changes) + 1
     assert a_run().key == a_run().key
+
+
+def test_results_of_other_code_are_not_served(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("1")
+    first = code_mark.__wrapped__(tmp_path)
+    (tmp_path / "a.py").write_text("2")
+    assert code_mark.__wrapped__(tmp_path) != first
+    store = Store(tmp_path)
+    store.save(a_run(), {"loss": 1.5})
+    for name in ("symconv.comparison.runs.code_mark", "symconv.comparison.runs.torch.__version__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, (lambda: "other") if name.endswith("mark") else "0.0")
+            assert store.load(a_run()) is None
+    assert store.load(a_run()) == {"loss": 1.5}
 
 
 def test_a_result_is_found_again_and_a_damaged_file_is_not_believed(tmp_path):

@@ -12,8 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+
+import torch
 
 import symconv
 from symconv.comparison.structures import Options
@@ -67,14 +70,28 @@ class Run:
 
     @property
     def document(self) -> dict:
-        """The run as JSON holds it, with the version that its result belongs to."""
-        return json.loads(json.dumps({"version": symconv.__version__, **asdict(self)}))
+        """The run as JSON holds it, with the code that its result belongs to."""
+        made_by = {"version": symconv.__version__, "torch": torch.__version__, "code": code_mark()}
+        return json.loads(json.dumps({**made_by, **asdict(self)}))
 
     @property
     def key(self) -> str:
         """A short name for the run: the hash of its document."""
         text = json.dumps(self.document, sort_keys=True)
         return f"{self.structure}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+@cache
+def code_mark(root: Path = Path(symconv.__file__).parent) -> str:
+    """A hash of the Python files below a folder: results of other code are other results.
+
+    It is taken once per process, as modules are imported once.
+    """
+    mark = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        text = file.read_bytes()
+        mark.update(f"{file.relative_to(root).as_posix()} {len(text)}\n".encode() + text)
+    return mark.hexdigest()[:16]
 
 
 def writable_folder(path: Path) -> Path:
