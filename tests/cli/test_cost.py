@@ -372,3 +372,16 @@ def test_counting_loads_no_torch_and_measuring_does():
     assert "267,960" in page
     assert "torch" not in light
     assert "torch" in modules_after("--input", "1x16", "--kernel", "3", "--measure")[1]
+
+
+def test_padding_that_is_none_names_the_words():
+    done = command("--input", "1x8x8", "--kernel", "3", "--padding", "foo")
+    assert done.returncode == 2
+    assert '"same", "valid" or whole numbers' in done.stderr
+
+
+def test_measuring_beyond_three_axes_skips_what_has_no_layer():
+    rows = {m.kind: m for m in bench.measure(table((1, 4, 4, 4, 4), 2), seconds=0)}
+    assert [kind for kind, row in rows.items() if row.skipped] == ["local", "tiled", "conv"]
+    assert rows["conv"].skipped == "layers exist in 1-D to 3-D"
+    assert rows["dense"].passes == 3

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from symconv.cost.counts import parse_sizes, table
 from symconv.cost.show import show
+from symconv.errors import StructureError
 from symconv.lattice.windows import Size
 
 
@@ -36,7 +37,7 @@ def run(
         _size(kernel, "--kernel"),
         out_channels,
         _size(stride, "--stride"),
-        padding if padding in ("same", "valid") else _size(padding, "--padding"),
+        _padding(padding),
         _size(dilation, "--dilation"),
         groups,
         padding_mode,
@@ -54,6 +55,16 @@ def run(
         print(json.dumps(costs.to_dict() | {"measured": rows}, indent=2))
     else:
         show(costs, measured)
+
+
+def _padding(text: str) -> Size | str:
+    if text in ("same", "valid"):
+        return text
+    try:
+        return _size(text, "--padding")
+    except StructureError as error:
+        expected = '--padding "same", "valid" or whole numbers joined by x, such as 1x2'
+        raise StructureError(expected, error.got) from None
 
 
 def _size(text: str, name: str) -> Size:

@@ -25,6 +25,7 @@ from symconv.errors import StructureError
 ROUNDS = 15
 FEWEST_ROUNDS = 3
 SECONDS = 3.0  # after which no further round begins
+HOMES = {"local": "LocallyConnected", "tiled": "TiledConv", "conv": "Conv"}
 SHARE = 4  # layers may take this part of the free memory: to make one takes more for a moment
 
 
@@ -102,6 +103,9 @@ def measure(costs: Table, limit: int | None = None, seconds: float = SECONDS) ->
                 f"it takes {cost.total_bytes:,} bytes; {left:,} are left of {limit:,} allowed"
             )
             continue
+        if cost.kind in HOMES and costs.window.dimension > 3:
+            skipped[cost.kind] = "layers exist in 1-D to 3-D"
+            continue
         try:
             layer, x = _build(costs, cost)
             passes[cost.kind] = _pass(layer, x)
@@ -147,7 +151,6 @@ def _build(costs: Table, cost: Cost) -> tuple[nn.Module, Tensor]:
     }
     shape = costs.input_shape[0], costs.output_shape[0], window.kernel_size
     rest: dict[str, Any] = {"bias": False, "dtype": getattr(torch, costs.dtype)}
-    homes = {"local": "LocallyConnected", "tiled": "TiledConv", "conv": "Conv"}
     x = torch.randn(1, *costs.input_shape).to(rest["dtype"])
     if cost.kind == "dense":
         return nn.Linear(cost.inputs, cost.outputs, **rest), x.flatten(1)
@@ -155,7 +158,7 @@ def _build(costs: Table, cost: Cost) -> tuple[nn.Module, Tensor]:
         layer = symconv.nn.SparseLinear(cost.inputs, cost.outputs, cost.fan_in, **rest)
         return layer, x.flatten(1)
     home = nn if cost.kind == "conv" else symconv.nn
-    make = getattr(home, f"{homes[cost.kind]}{window.dimension}d")
+    make = getattr(home, f"{HOMES[cost.kind]}{window.dimension}d")
     own = {"local": {"input_size": size}, "tiled": {"tile": costs.tile}}.get(cost.kind, {})
     return make(*shape, **own, **options, **rest), x
 
