@@ -36,7 +36,9 @@ def test_a_tie_names_no_winner_and_prefers_fewer_weights():
     assert found.winner is None
     assert set(found.peers) == {"a", "b", "c"}
     assert found.preferred == "a"
-    assert "cannot be told apart; a has the fewest weights (1,000)" in found.sentence()
+    assert (
+        "cannot be told apart (a and b tie); a has the fewest weights (1,000)" in found.sentence()
+    )
 
 
 def test_weights_as_good_as_equal_leave_it_to_the_multiply_accumulates():
@@ -95,3 +97,12 @@ def test_a_single_structure():
     found = verdict({"a": correct([0.9] * 3)})
     assert found.winner is None
     assert "only a" in found.sentence()
+
+
+def test_equal_means_of_a_single_seed_are_a_tie():
+    same = correct([0.9])
+    found = verdict({"a": same, "b": same.copy(), "c": correct([0.5])})
+    assert " tie, and a single seed shows no spread" in found.sentence()
+    assert "is ahead" not in found.sentence()
+    alone = verdict({"a": same, "c": correct([0.5])})
+    assert "is ahead, but a single seed" in alone.sentence()

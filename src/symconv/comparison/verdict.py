@@ -94,6 +94,11 @@ class Verdict:
         return [self.best, *sorted(close, key=lambda name: -self.accuracy[name])]
 
     @property
+    def ties(self) -> list[str]:
+        """Other structures whose mean equals the best one's."""
+        return [name for name, lead in self.gaps.items() if lead.mean == 0]
+
+    @property
     def losers(self) -> list[str]:
         """Structures behind the best by more than the spread, nearest first."""
         far = [name for name, lead in self.gaps.items() if lead.distinguishable]
@@ -135,12 +140,16 @@ class Verdict:
                 f"{100 * lead.mean:.1f} points (± {100 * lead.error:.1f}) ahead of {second}."
             )
         if self.seeds < 2:
+            first = [self._named(name) for name in (self.best, *self.ties)]
+            ahead = f"{_listed(first)} tie, and" if self.ties else f"{first[0]} is ahead, but"
             return (
-                f"{_capital(self.test)}: {self._named(self.best)} is ahead, but a single seed "
-                "shows no spread, so no winner is named."
+                f"{_capital(self.test)}: {ahead} a single seed shows no spread, so no winner is "
+                "named."
             )
         named = _listed([self._named(name) for name in self.peers])
-        return f"{_capital(self.test)}: {named} cannot be told apart; {self._why_preferred()}."
+        tie = f" ({_listed([self.best, *self.ties])} tie)" if self.ties else ""
+        why = self._why_preferred()
+        return f"{_capital(self.test)}: {named} cannot be told apart{tie}; {why}."
 
     def _why_preferred(self) -> str:
         name = self.preferred
