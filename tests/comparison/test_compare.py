@@ -16,6 +16,7 @@ import symconv as sc
 from symconv.comparison import runs
 from symconv.comparison.counting import Budget
 from symconv.comparison.experiment import run
+from symconv.comparison.notes import method_notes
 from symconv.comparison.phases import calm
 from symconv.comparison.runs import Store
 from symconv.comparison.settings import Settings
@@ -279,3 +280,13 @@ def test_what_is_no_number_becomes_null(tiny):
     text = replace(tiny[0], lines=[line]).to_json()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))["lines"][0]
     assert (found["equivariance"], found["seconds"]) == (None, None)
+
+
+def test_the_notes_say_how_rates_are_chosen_and_that_crops_overlap(tiny):
+    text = " ".join(method_notes(tiny[0]))
+    assert "never used to choose anything" in text
+    assert "largest training size under equal steps" in text
+    assert "the smaller sizes and for equal time" in text
+    assert "overlap" not in text
+    crops = replace(tiny[0], data=tiny[0].data | {"name": "textures"})
+    assert "test crops overlap" in " ".join(method_notes(crops))

@@ -40,7 +40,16 @@ def _pictures(result: Comparison) -> str:
         f"are centred; 'moved' are the test pictures displaced {how} by a random whole offset of "
         f"up to {data['reach']} px along each axis, 'turned' by one, two or three quarter turns, "
         "'mirrored' with left and right exchanged; labels stay, so that a 6 turned to a 9 counts "
-        "as a 6. Standardised by the training pictures alone."
+        f"as a 6. Standardised by the training pictures alone.{_overlap(data)}"
+    )
+
+
+def _overlap(data: dict) -> str:
+    if data["name"] != "textures":
+        return ""
+    return (
+        " The test crops overlap, so they are fewer independent pictures than counted: the spread "
+        "over pictures is optimistic."
     )
 
 
@@ -68,13 +77,15 @@ def _tuning(result: Comparison) -> str:
         if result.equal_time_verdicts
         else ""
     )
+    reused = "the smaller sizes" + (" and for equal time" if timed else "")
     edge = [line.label for line in result.lines if line.learning_rate in edges]
     at_edge = f" At an end of the range: {', '.join(edge)}." if edge and len(edges) > 1 else ""
     return (
         f"Training: {settings.steps} steps of {settings.batch} pictures, AdamW (decay "
         f"{settings.weight_decay:g}), one-cycle learning rate, chosen for each structure out of "
-        f"{rates} by one run on the validation pictures: {chosen}.{at_edge} The test pictures were "
-        f"used once, at the end of each final run.{timed}"
+        f"{rates} by one run on the validation pictures, at the largest training size under equal "
+        f"steps, and reused for {reused}: {chosen}.{at_edge} The test pictures were never used to "
+        f"choose anything.{timed}"
     )
 
 
