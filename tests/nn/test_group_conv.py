@@ -56,6 +56,8 @@ def test_every_pair_of_fields_is_exactly_equivariant(name):
             continue
         for kernel in (2, 3) if not large else (2,):
             layer = LAYER[n](into, out, kernel, padding=kernel // 2)
+            if not layer.weight.numel() and layer.bias is None:
+                continue  # the symmetry leaves nothing free: the layer is zero
             size = (5, 4, 3)[:n] if not large else (3, 2, 4)
             assert_equivariant(layer, into, out, size, batch=1, integers=True)
 
