@@ -135,6 +135,36 @@ def test_layers_without_a_plain_equal_stay():
     torch.testing.assert_close(plain(x), net(x))
 
 
+def test_methods_of_other_packages_are_theirs():
+    class Foreign(nn.Linear):
+        def to_conv(self):
+            raise AssertionError("not ours to call")
+
+        to_linear = to_conv
+
+    class Willing(nn.Identity):
+        def to_plain(self):
+            return nn.Tanh()
+
+    net = nn.Sequential(Foreign(3, 3), Willing(), sc.nn.SparseLinear(3, 2, fan_in=1))
+    assert [type(m) for m in sc.export.plain(net)] == [Foreign, nn.Tanh, nn.Linear]
+
+
+@pytest.mark.parametrize("field", [C4.regular(2), D4.vector(2) + D4.trivial(1)], ids=str)
+def test_batch_norm_after_the_mean_over_space(field):
+    norm = sc.nn.FieldBatchNorm(field)
+    norm(torch.randn(8, field.channels, 4, 4) + 3)
+    plain = sc.export.plain(norm)
+    norm.eval()
+    for shape in ((5, field.channels), (5, field.channels, 3, 4)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(plain(x), norm(x))
+        torch.testing.assert_close(plain.train()(x), norm(x))
+        program = torch.export.export(plain.eval(), (x,))
+        torch.testing.assert_close(program.module()(x), norm(x))
+    assert not torch.allclose(plain(x), norm.train()(x))  # negative control: batch statistics
+
+
 def test_what_was_not_replaced_would_be_seen():
     assert ours(nn.Sequential(sc.nn.GroupPool(C4.regular(1))))
     assert not ours(nn.Sequential(nn.ReLU()))

@@ -469,6 +469,14 @@ def test_autocast_channels_last_and_devices(layer):
     assert layer.to("meta")(x.to("meta")).shape == y.shape
 
 
+def test_autocast_of_signed_layer_norms_does_not_warn():
+    layer = sc.nn.FieldLayerNorm(MIXED)
+    x = input_of(layer).bfloat16()
+    with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
+        warnings.simplefilter("error")
+        assert layer(x).dtype == torch.float32  # as torch's layer norm under autocast
+
+
 @pytest.mark.parametrize("layer", EVERY, ids=repr)
 def test_plain_layers_are_equal(layer):
     layer = shake(copy.deepcopy(layer).double()).eval()

@@ -27,8 +27,6 @@ from symconv.nn._copies import (
     wide,
 )
 
-_BATCH_NORM: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-
 
 class _Summed(torch.autograd.Function):
     """Sum over the processes; so is its gradient (torch 2.6 has no public form that is)."""
@@ -150,14 +148,18 @@ class FieldBatchNorm(nn.Module):
         """The normalised input (N, field.channels, *S), in its type."""
         check_channels(x, self.runs, self.field)
         if not self.training and self.running_var is not None:
-            mean, var, weight, bias = self._per_channel()
-            return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
+            return self.compute(x)
         together = self.training and self.sync and _several_processes()
         if self.signed or together:
             return self._defined(x, together)
         if self.training and x.numel() * self.runs[0].size == x.shape[1]:
             raise StructureError("more than one value per copy in training", tuple(x.shape))
         return self._fused(x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """`forward` in evaluation, by running statistics, without its check."""
+        mean, var, weight, bias = self._per_channel()
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
 
     def _per_channel(self) -> tuple[Tensor | None, ...]:
         """Running mean (zero where signed) and variance, weight and bias, for each channel."""
@@ -221,21 +223,14 @@ class FieldBatchNorm(nn.Module):
                 held.lerp_(new.to(held.dtype), weight)
 
     def to_plain(self) -> nn.Module:
-        """Torch's batch norm with the parameters repeated over each copy's components.
-
-        Equal in evaluation. In training torch's takes a mean per channel, which breaks the
-        symmetry: it starts in `eval()`.
+        """An equal graph of torch's functions, in evaluation: it stays so in training.
 
         Raises:
-            StructureError: `track_running_stats=False`: batch statistics are never torch's.
+            StructureError: `track_running_stats=False`: there is nothing to evaluate by.
         """
         if self.running_var is None:
             raise StructureError("track_running_stats=True", "False", "no plain layer is equal")
-        names = ("running_mean", "running_var", "weight", "bias")
-        plain = _BATCH_NORM[self.field.group.dimension](
-            self.field.channels, self.eps, self.momentum, self.affine
-        )
-        return _given(plain, dict(zip(names, self._per_channel(), strict=True))).eval()
+        return traced(self).eval()
 
     def extra_repr(self) -> str:
         """The constructor's arguments; those at their default are left out."""
@@ -340,7 +335,8 @@ class FieldLayerNorm(nn.Module):
         if self.over == "position":
             x, shape = x.movedim(1, -1), (x.shape[1],)
             if signed:
-                return F.rms_norm(x, shape, weight, self.eps).movedim(-1, 1)
+                y = F.rms_norm(x, shape, None, self.eps)  # a weight must have the type of x
+                return (y if weight is None else y * weight).movedim(-1, 1)
             return F.layer_norm(x, shape, weight, bias, self.eps).movedim(-1, 1)
         if not signed:
             return F.group_norm(x, 1, weight, bias, self.eps)

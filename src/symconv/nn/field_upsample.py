@@ -84,7 +84,7 @@ class FieldUpsample(nn.Module):
         return {"scale_factor": tuple(map(float, self.scale_factor)), "mode": mode, **corners}
 
     def to_plain(self) -> nn.Module:
-        """Torch's upsampling."""
+        """Torch's upsampling, which needs the axis N that this layer may do without."""
         return nn.Upsample(**self._arguments())
 
     def extra_repr(self) -> str:
