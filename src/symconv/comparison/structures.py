@@ -327,6 +327,7 @@ ROWS = (
         "h",
         norm=field_norm,
         invariant=group_pool,
+        default=False,
     ),
     Row(
         "D4",
