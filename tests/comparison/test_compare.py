@@ -246,7 +246,7 @@ def test_a_kernel_sweep_without_kernels():
         ({"steps": 0}, "steps of at least 1"),
         ({"batch": 1}, "batch of at least 2"),
         ({"sweep": "depth"}, "a sweep over"),
-        ({"learning_rates": ()}, "positive learning rates"),
+        ({"learning_rates": ()}, "positive finite learning rates"),
         ({"sizes": (0,)}, "training sizes"),
     ],
 )
