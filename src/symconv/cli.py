@@ -116,8 +116,8 @@ _COMPARE_HELP = """Train the same small network from each structure: which suits
 
 DATA is digits, faces, textures, or a folder with one sub-folder of pictures per class. Every
 structure gets the same pictures, steps and tuning within one budget of weights or of
-multiply-accumulates, and is tested on held-out pictures as they are and moved by up to a quarter
-of the canvas.
+multiply-accumulates, and is tested on held-out pictures as they are, moved by up to a quarter of
+the canvas, turned by quarter turns, and mirrored.
 
 Examples:
 
@@ -133,7 +133,8 @@ Examples:
 def compare(
     data: Annotated[str, typer.Argument(metavar="DATA", help="What to train on.")] = "digits",
     structures: Annotated[
-        str | None, typer.Option(help="Names separated by commas; all by default.")
+        str | None,
+        typer.Option(help="Names by commas; besides the defaults conv-wide, conv-wider, C4, D4."),
     ] = None,
     budget: Annotated[
         str, typer.Option(help="params or macs, or with a limit: params=50000.")

@@ -88,7 +88,8 @@ def test_unreadable_and_truncated_pictures_are_skipped_and_named(folder):
 def test_whole_pictures_cause_no_warning(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Source(str(folder)).load()
+        found = Source(str(folder)).load()
+    assert sum(map(len, _splits(found))) == 24
 
 
 def test_other_files_and_hidden_folders_are_no_pictures(folder):
