@@ -19,6 +19,7 @@ FLOORS = {
     "transforms": 1,
     "kernels": 2,
     "functional": 2,
+    "auditing": 3,
     "nn": 3,
     "testing": 4,
     "models": 4,

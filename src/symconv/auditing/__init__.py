@@ -1,0 +1,12 @@
+"""Auditing any network: what it connects, shares, commutes with, and which sizes it takes."""
+
+from symconv.auditing.report import (
+    Audit,
+    EquivarianceRow,
+    LayerRow,
+    ReceptiveField,
+    Sizes,
+    Total,
+)
+
+__all__ = ["Audit", "EquivarianceRow", "LayerRow", "ReceptiveField", "Sizes", "Total"]

@@ -1,0 +1,153 @@
+"""`left_as_found`: measure a person's model and leave no trace in it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+@contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and on leaving make everything as it was before.
+
+    That is: mode, parameters, buffers, gradients, hooks and attributes of every module, and the
+    state of the random generators; also when the body raises. Modes are set directly, because
+    `eval()` may be overridden to do more (merge adapters, say).
+
+    Buffers are copied. Parameters are not, they may fill the memory: the first operation that
+    would write to one has it copied then.
+    """
+    modules = list(model.modules())
+    attributes = [_Attributes(m) for m in modules]
+    tensors = [_Kept(t, copy=not isinstance(t, nn.Parameter)) for t in _tensors(modules)]
+    generators = _generators()
+    for module in modules:
+        module.training = False
+    for kept in tensors:
+        kept.tensor.grad = None
+    try:
+        with _CopyOnWrite(tensors):
+            yield
+    finally:
+        for attribute in attributes:
+            attribute.restore()
+        for kept in tensors:
+            kept.restore()
+        _restore_generators(generators)
+
+
+def _tensors(modules: list[nn.Module]) -> list[Tensor]:
+    """Parameters and buffers, each once."""
+    found: dict[int, Tensor] = {}
+    for module in modules:
+        for tensor in [*module._parameters.values(), *module._buffers.values()]:
+            if tensor is not None:
+                found[id(tensor)] = tensor
+    return list(found.values())
+
+
+class _Kept:
+    """A tensor, what it refers to, and, once copied, its values."""
+
+    def __init__(self, tensor: Tensor, copy: bool):
+        self.tensor, self.data = tensor, tensor.detach()
+        self.requires_grad, self.grad = tensor.requires_grad, tensor.grad
+        self.values: Tensor | None = None
+        if copy:
+            self.copy()
+
+    def copy(self) -> None:
+        if self.values is None:
+            self.values = self.data.clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        if self.values is not None and not torch.equal(self.data, self.values):
+            self.data.copy_(self.values)
+        if self.tensor.data_ptr() != self.data.data_ptr():  # someone set tensor.data
+            self.tensor.data = self.data
+        if self.tensor.is_leaf:
+            self.tensor.requires_grad_(self.requires_grad)
+        self.tensor.grad = self.grad
+
+
+class _CopyOnWrite(TorchDispatchMode):
+    """Copies a tensor just before an operation writes to its memory."""
+
+    def __init__(self, tensors: list[_Kept]):
+        super().__init__()
+        self.tensors: dict[int, list[_Kept]] = {}
+        for kept in tensors:
+            self.tensors.setdefault(_memory(kept.data), []).append(kept)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        schema = func._schema
+        if schema.is_mutable:
+            names = (argument.name for argument in schema.arguments)
+            given = dict(zip(names, args, strict=False)) | (kwargs or {})
+            for argument in schema.arguments:
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    self._about_to_write(given.get(argument.name))
+        return func(*args, **(kwargs or {}))
+
+    def _about_to_write(self, value: Any) -> None:
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(tensor, Tensor):
+                for kept in self.tensors.get(_memory(tensor), ()):
+                    kept.copy()
+
+
+def _memory(tensor: Tensor) -> int:
+    """Identity of the memory behind a tensor."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):  # sparse tensors have none of their own
+        return id(tensor)
+
+
+class _Attributes:
+    """The attributes of a module, and the contents of its dictionaries, lists and sets."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.found = dict(module.__dict__)
+        self.contents = [
+            (value, value.copy())
+            for value in self.found.values()
+            if isinstance(value, (dict, list, set))
+        ]
+
+    def restore(self) -> None:
+        state = self.module.__dict__
+        for name in [n for n in state if n not in self.found]:
+            del state[name]
+        state.update(self.found)
+        for value, copy in self.contents:
+            if isinstance(value, list):
+                value[:] = copy
+            elif value.keys() != copy.keys() if isinstance(value, dict) else value != copy:
+                value.clear()
+                value.update(copy)
+            elif isinstance(value, dict):
+                value.update(copy)
+
+
+def _generators() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+
+
+def _restore_generators(states: tuple[Any, ...]) -> None:
+    cpu, cuda, numpy, python = states
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
+    np.random.set_state(numpy)
+    random.setstate(python)
