@@ -9,6 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from symconv.auditing.call import Call
+from symconv.auditing.page import write
+from symconv.auditing.table import text
+
 Steps = int | Fraction
 
 
@@ -167,6 +171,7 @@ class Audit:
         period: Shifts by multiples of this many pixels are exact, per space axis.
         reasons: Part of the report -> why it is missing.
         versions: Package -> version that measured this.
+        call: What was audited, for the pictures of the page; no part of the document.
     """
 
     model: str
@@ -180,10 +185,11 @@ class Audit:
     period: tuple[int, ...] | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    call: Call | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries, lists, numbers and strings."""
-        return _plain(self)
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "call"}
 
     def to_json(self, indent: int | None = 2) -> str:
         """The report as JSON; errors that are not finite become null."""
@@ -191,9 +197,11 @@ class Audit:
 
     def to_html(self, path: str | Path) -> Path:
         """Write the report as one self-contained page, and return its path."""
-        from symconv.auditing.page import write
+        return write(self, Path(path))
 
-        return write(self, path)
+    def __str__(self) -> str:
+        """The tables, 80 columns wide."""
+        return text(self)
 
 
 def _plain(value: Any) -> Any:

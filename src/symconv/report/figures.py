@@ -226,3 +226,134 @@ def map_strip(
     for axes in row:
         _bare(axes)
     return figure
+
+
+def commuting_square(pictures: Sequence[tuple[str, NDArray]], transform: str) -> Any:
+    """The square of a map and a transform, and how far its two ways end apart.
+
+    Above, the input x and its features f(x); below, the transformed input g x and its features
+    f(g x); to the right, the features transformed g f(x), and the difference of the two.
+
+    Args:
+        pictures: Titles and arrays (height, width): x, f(x), g f(x), g x, f(g x), difference.
+        transform: Name of g.
+    """
+    figure = new_figure(6.4, 4.5)
+    grid = figure.subplots(2, 3)
+    features = [pictures[i][1] for i in (1, 2, 4)]
+    scale = max(float(np.abs(values).max()) for values in features) or 1.0
+    for index, (axes, (title, values)) in enumerate(zip(grid.flat, pictures, strict=True)):
+        kind = {"cmap": PICTURE} if index in (0, 3) else {
+            "cmap": DIVERGING, "vmin": -scale, "vmax": scale
+        }  # fmt: skip
+        axes.imshow(values, interpolation="none", aspect=_aspect(values), **kind)
+        axes.set_title(title, fontsize=9, color=INK)
+        _bare(axes)
+    _arrow(grid[0, 0], grid[0, 1], "f")
+    _arrow(grid[1, 0], grid[1, 1], "f")
+    _arrow(grid[0, 1], grid[0, 2], "g")
+    _arrow(grid[0, 0], grid[1, 0], f"g: {transform}", down=True)
+    return figure
+
+
+def _aspect(values: NDArray) -> str:
+    """Square cells, but for lines, which would be too thin to see."""
+    return "auto" if min(values.shape) == 1 else "equal"
+
+
+def _arrow(start: Any, end: Any, label: str, down: bool = False) -> None:
+    (x, y), (to_x, to_y) = ((0.5, -0.03), (0.5, 1.16)) if down else ((1.02, 0.5), (-0.02, 0.5))
+    style = {"arrowstyle": "->", "color": INK, "linewidth": 1.0}
+    end.annotate(
+        "", (to_x, to_y), (x, y), end.transAxes, start.transAxes, style, annotation_clip=False
+    )
+    at = (0.53, -0.1) if down else (1.1, 0.55)
+    start.text(
+        *at, label, transform=start.transAxes, fontsize=9, color=INK, style="italic",
+        ha="left" if down else "center", va="center" if down else "bottom",
+    )  # fmt: skip
+
+
+def seen_box(values: NDArray, box: tuple[float, float, float, float] | None, marked: str) -> Any:
+    """How strongly each input position acts, in decades, with a box around those that can.
+
+    Args:
+        values: Magnitudes (height, width), at least 0.
+        box: First row, first column, height and width, in input positions; it may lie outside.
+        marked: What the box is, for the legend.
+    """
+    patches = needs("matplotlib.patches", "report", "the page")
+    figure = new_figure(4.6, 3.9)
+    axes = figure.subplots()
+    top = float(values.max()) or 1.0
+    shown = np.log10(np.maximum(values / top, 1e-6))
+    image = axes.imshow(
+        shown, cmap="Purples", vmin=-6, vmax=0, interpolation="none", aspect=_aspect(values)
+    )
+    if box is not None:
+        row, column, height, width = box
+        axes.add_patch(
+            patches.Rectangle(
+                (column - 0.5, row - 0.5), width, height, fill=False, edgecolor="#d95f02",
+                linewidth=1.4, label=marked,
+            )
+        )  # fmt: skip
+        rows, columns = values.shape
+        axes.set_xlim(min(-0.5, column - 0.5) - 1, max(columns - 0.5, column - 0.5 + width) + 1)
+        axes.set_ylim(max(rows - 0.5, row - 0.5 + height) + 1, min(-0.5, row - 0.5) - 1)
+        figure.legend(loc="outside lower left", fontsize=8.5, frameon=False)
+    axes.tick_params(colors=INK, labelsize=8, length=3)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_ticks([-6, -4, -2, 0], labels=["1e-6", "1e-4", "0.01", "1"])
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.outline.set_edgecolor(FAINT)
+    return figure
+
+
+def error_maps(maps: Sequence[tuple[str, NDArray]]) -> Any:
+    """Errors over positions on one scale, the strongest darkest.
+
+    Args:
+        maps: A title and an array (height, width), at least 0, each.
+    """
+    figure = new_figure(2.35 * len(maps) + 0.6, 2.7)
+    row = figure.subplots(1, len(maps), squeeze=False)[0]
+    top = max(float(values.max()) for _, values in maps) or 1.0
+    image = None
+    for axes, (title, values) in zip(row, maps, strict=True):
+        image = axes.imshow(
+            values, cmap=MAP, vmin=0, vmax=top, interpolation="none", aspect=_aspect(values)
+        )
+        axes.set_title(title, fontsize=9, color=INK)
+        _bare(axes)
+    bar = figure.colorbar(image, ax=list(row), shrink=0.75)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.outline.set_edgecolor(FAINT)
+    return figure
+
+
+def bars(labels: Sequence[str], heights: Sequence[float], xlabel: str) -> Any:
+    """One horizontal bar a label on a logarithmic scale, the first at the top.
+
+    Args:
+        labels: Names.
+        heights: Lengths, at least 1.
+        xlabel: What the lengths are.
+    """
+    figure = new_figure(6.4, 0.9 + 0.19 * len(labels))
+    axes = figure.subplots()
+    _calm(axes)
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    axes.barh(range(len(labels)), heights, color="#7570b3", height=0.7)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_xscale("log")
+    axes.set_xlim(left=0.8)
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    ticker = needs("matplotlib.ticker", "report", "the page")
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _thousands(value)))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    return figure

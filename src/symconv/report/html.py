@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from symconv.extras import needs
@@ -28,3 +30,16 @@ def render(template: str, **values: Any) -> str:
 def safe(svg: str) -> Any:
     """Mark our own SVG as fit to stand in a page as it is."""
     return needs("markupsafe", "report", "the page").Markup(svg)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is either whole or absent."""
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

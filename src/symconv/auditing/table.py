@@ -1,0 +1,218 @@
+"""The tables of an audit for the terminal: columns give way to the width, numbers are never cut."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from symconv.auditing import words
+from symconv.extras import needs
+from symconv.report.numbers import short
+
+if TYPE_CHECKING:
+    from symconv.auditing.report import Audit, LayerRow
+
+WIDTH = 80
+_GAP = 2
+_STYLES = {"exact": "green", "approximate": "yellow", "broken": "red"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading with its cells.
+
+    Args:
+        name: The heading.
+        cells: One a row.
+        rank: Where the width is short, columns of the highest rank go first.
+        left: Set to the left; numbers are set to the right.
+    """
+
+    name: str
+    cells: Sequence[str]
+    rank: int = 0
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters that the widest cell needs."""
+        return max(map(len, (self.name, *self.cells)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns under a title, and what the abbreviations in them mean."""
+
+    title: str
+    columns: Sequence[Column]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def fitted(self, width: int) -> Table:
+        """The same with the columns that fit, the least important left out first."""
+        kept = [c for c in self.columns if any(cell not in ("", "-") for cell in c.cells)]
+        while len(kept) > 2 and sum(c.width + _GAP for c in kept) - _GAP > width:
+            kept.remove(max(kept, key=lambda c: (c.rank, kept.index(c))))
+        over = sum(c.width + _GAP for c in kept) - _GAP - width
+        if over > 0 and kept[0].left:
+            kept[0] = _shortened(kept[0], max(12, kept[0].width - over))
+        return Table(self.title, kept, self.notes)
+
+
+def _shortened(column: Column, width: int) -> Column:
+    """Names cut at their beginning: the end says which layer it is."""
+    cells = [words.tail(cell, width) for cell in column.cells]
+    return Column(column.name, cells, column.rank, column.left)
+
+
+def tables(audit: Audit) -> list[Table]:
+    """The tables of an audit: the layers, the whole model under each transform, what breaks."""
+    found = [_layers(audit.layers)] if audit.layers else []
+    if audit.equivariance:
+        found.append(_whole(audit))
+        found += _locally(audit)
+    return found
+
+
+def _layers(rows: Sequence[LayerRow]) -> Table:
+    def cells(get: Any) -> list[str]:
+        return ["-" if (value := get(row)) is None else str(value) for row in rows]
+
+    def counts(name: str) -> list[str]:
+        return cells(lambda row: None if (v := getattr(row, name)) is None else short(v))
+
+    columns = [
+        Column("layer", [r.name or r.kind for r in rows], 0, left=True),
+        Column("kind", [r.kind for r in rows], 7, left=True),
+        Column("output", cells(lambda r: r.output_shape and words.times(r.output_shape[1:])), 4),
+        Column("fan-in", counts("fan_in"), 2),
+        Column("connect.", counts("connections"), 6),
+        Column("params", counts("parameters"), 0),
+        Column("uses", counts("uses"), 3),
+        Column("dense", counts("dense_parameters"), 8),
+        Column("MACs", counts("macs"), 0),
+        Column("padding", cells(_padding_share), 5),
+        Column("sees", [words.field_cell(r.receptive_field) for r in rows], 1),
+    ]
+    notes = [
+        "fan-in: inputs an output sees. uses: connections per weight. sees: receptive field in "
+        "input positions (*: with holes). Three digits here, all of them in --json and the page."
+    ]
+    return Table("layers", columns, notes + [f"{r.name}: {r.note}" for r in rows if r.note])
+
+
+def _padding_share(row: LayerRow) -> str | None:
+    if not row.macs or row.padding_macs is None:
+        return None
+    return f"{100 * row.padding_macs / row.macs:.1f} %" if row.padding_macs else "0"
+
+
+def _whole(audit: Audit) -> Table:
+    rows = words.whole(audit)
+    columns = [
+        Column("transform", [r.transform for r in rows], 0, left=True),
+        Column("verdict", [r.verdict for r in rows], 0, left=True),
+        Column("error", [words.error_cell(r.error) for r in rows], 0),
+        Column("interior", [words.error_cell(r.interior_error) for r in rows], 1),
+    ]
+    notes = ["error: relative to the output. interior: without the units that see the border."]
+    return Table("the whole model", columns, notes + [r.note for r in rows if r.note])
+
+
+def _locally(audit: Audit) -> list[Table]:
+    """The layers that are not exact by themselves, one column a transform."""
+    rows = [r for r in audit.equivariance or () if r.layer and r.local_error is not None]
+    names = list(dict.fromkeys(r.layer for r in rows if r.verdict != "exact"))
+    if not names:
+        return []
+    found = {(r.layer, r.transform): r for r in rows}
+
+    def cell(layer: str, transform: str) -> str:
+        row = found.get((layer, transform))
+        if row is None:
+            return "-"
+        return "exact" if row.verdict == "exact" else words.error_cell(row.local_error)
+
+    columns = [Column("layer", names, 0, left=True)]
+    for rank, transform in enumerate(words.transforms(audit)):
+        columns.append(Column(transform, [cell(name, transform) for name in names], rank))
+    title = "layers by themselves: error of one layer fed with the transformed input"
+    return [Table(title, columns)]
+
+
+def sentences(audit: Audit) -> list[str]:
+    """What stands above the tables."""
+    said = [f"{audit.model} on {audit.input}", *words.culprits(audit)]
+    if audit.total is not None:
+        said += words.totals(audit.total)
+    if audit.receptive_field is not None:
+        said += words.field_sentences(audit.receptive_field)
+    if audit.sizes is not None:
+        said += words.size_sentences(audit.sizes)
+    return said + words.missing(audit)
+
+
+def text(audit: Audit, width: int = WIDTH) -> str:
+    """The report as plain text.
+
+    Args:
+        audit: What was found.
+        width: Characters in a line.
+    """
+    lines = [line for s in sentences(audit) for line in textwrap.wrap(s, width)]
+    for table in tables(audit):
+        shown = table.fitted(width)
+        lines += [
+            "",
+            *textwrap.wrap(shown.title, width),
+            _line(shown, [c.name for c in shown.columns]),
+        ]
+        lines += [_line(shown, row) for row in zip(*(c.cells for c in shown.columns), strict=True)]
+        lines += [line for note in shown.notes for line in textwrap.wrap(note, width)]
+    return "\n".join(lines)
+
+
+def _line(table: Table, cells: Sequence[str]) -> str:
+    set_ = [
+        cell.ljust(column.width) if column.left else cell.rjust(column.width)
+        for column, cell in zip(table.columns, cells, strict=True)
+    ]
+    return (" " * _GAP).join(set_).rstrip()
+
+
+def show(audit: Audit, console: Any) -> None:
+    """Print the report on a rich console, as wide as that is.
+
+    Args:
+        audit: What was found.
+        console: A `rich.console.Console`.
+    """
+    first, *rest = sentences(audit)
+    console.print(first, style="bold", highlight=False, markup=False)
+    for sentence in rest:
+        console.print(sentence, highlight=False, markup=False)
+    for table in tables(audit):
+        shown = table.fitted(console.width)
+        console.print()
+        console.print(_grid(shown))
+        for note in shown.notes:
+            console.print(note, style="dim", highlight=False, markup=False)
+
+
+def _grid(table: Table) -> Any:
+    text = needs("rich.text", "cli", "printing the tables").Text
+    grid = needs("rich.table", "cli", "printing the tables").Table(
+        title=text(table.title), title_justify="left", title_style="bold", box=None,
+        pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold cyan",
+    )  # fmt: skip
+    for column in table.columns:
+        grid.add_column(
+            column.name,
+            justify="left" if column.left else "right",
+            no_wrap=True,
+            min_width=column.width,
+        )
+    for cells in zip(*(c.cells for c in table.columns), strict=True):
+        grid.add_row(*(text(cell, _STYLES.get(cell, "")) for cell in cells))
+    return grid

@@ -1,0 +1,133 @@
+"""An audit in sentences and short cells, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symconv.auditing.report import Audit, EquivarianceRow, ReceptiveField, Sizes, Total
+
+PARTS = {  # a part of the report -> how it is called in a sentence
+    "counts": "the counts",
+    "receptive_field": "the receptive field",
+    "equivariance": "the equivariance",
+    "sizes": "the sizes",
+}
+
+
+def times(numbers: Sequence[object]) -> str:
+    """Sizes of several axes.
+
+    Example:
+        >>> times((3, 224, 224)), times((None, 7))
+        ('3x224x224', 'allx7')
+    """
+    return "x".join("all" if n is None else str(n) for n in numbers)
+
+
+def agreed(numbers: Sequence[object]) -> str:
+    """Sizes of several axes, one number where all are the same.
+
+    Example:
+        >>> agreed((32, 32)), agreed((1, 2))
+        ('32', '1x2')
+    """
+    return times(numbers[:1] if len(set(numbers)) == 1 else numbers)
+
+
+def field_cell(field: ReceptiveField | None) -> str:
+    """A receptive field's size; a star where it has holes, "all" where everything is seen."""
+    if field is None:
+        return "-"
+    if field.everything:
+        return "all"
+    return agreed(field.size) + ("*" if field.holes else "")
+
+
+def error_cell(error: float | None) -> str:
+    """A relative error with two digits; a dash where there is none.
+
+    Example:
+        >>> error_cell(0.0), error_cell(2.34e-16), error_cell(0.0321), error_cell(None)
+        ('0', '2.3e-16', '0.032', '-')
+    """
+    return "-" if error is None else f"{error:.2g}"
+
+
+def tail(name: str, width: int = 28) -> str:
+    """A layer's name, cut at its beginning where it is long: the end says which one it is.
+
+    Example:
+        >>> tail("stages.3.blocks.11.fc2", 12)
+        '…ocks.11.fc2'
+    """
+    return name if len(name) <= width else f"…{name[1 - width :]}"
+
+
+def totals(total: Total) -> list[str]:
+    """What the whole model holds and does; exact, or said to be a lower bound."""
+    least = "at least " if total.unknown else ""
+    share = f" ({100 * total.padding_macs / total.macs:.1f} % on padding)" if total.macs else ""
+    said = [
+        f"{total.parameters:,} parameters, {least}{total.macs:,} MACs{share}, "
+        f"{least}{total.connections:,} connections."
+    ]
+    return said + [f"Unknown: {sentence}" for sentence in total.unknown]
+
+
+def field_sentences(field: ReceptiveField) -> list[str]:
+    """What one output sees of the input."""
+    if field.everything:
+        return ["Every output sees the whole input."]
+    text = (
+        f"One output sees {times(field.size)} input positions; the next output's field lies "
+        f"{agreed(field.stride)} further, and the first one's begins {agreed(field.padding)} "
+        "before the input."
+    )
+    return [text] + (["Within that box some positions are not seen."] if field.holes else [])
+
+
+def size_sentences(sizes: Sizes) -> list[str]:
+    """Which sizes work, and what reaches from the padding of a batch into its items."""
+    said = []
+    if sizes.smallest is not None:
+        said.append(f"Smallest input that works: {times(sizes.smallest)}.")
+    if sizes.law is not None:
+        said.append(f"Output size: {sizes.law}.")
+    if sizes.fixed_by is not None:
+        said.append(f"The input size is fixed by {sizes.fixed_by}.")
+    if sizes.leak is not None:
+        said.append(
+            "Zero padding of a batch leaks: what lies in it changes valid outputs."
+            if sizes.leak
+            else "Zero padding of a batch does not leak into valid outputs."
+        )
+    return said + list(sizes.notes)
+
+
+def missing(audit: Audit) -> list[str]:
+    """The parts that could not be measured, and why."""
+    return [f"No {PARTS.get(p, p).removeprefix('the ')}: {why}" for p, why in audit.reasons.items()]
+
+
+def whole(audit: Audit) -> list[EquivarianceRow]:
+    """The rows of the whole model."""
+    return [row for row in audit.equivariance or () if row.layer == ""]
+
+
+def culprits(audit: Audit) -> list[str]:
+    """What breaks a symmetry and what is exact, in sentences; the first thing to read."""
+    rows = whole(audit)
+    exact = [row.transform for row in rows if row.verdict == "exact"]
+    said = list(audit.culprits)
+    if exact:
+        said.append(f"Exact for the whole model: {', '.join(exact)}.")
+    if audit.period is not None:
+        said.append(f"Exact period of circular shifts: {agreed(audit.period)} px.")
+    return said
+
+
+def transforms(audit: Audit) -> list[str]:
+    """The transforms of the report, each once, in their order."""
+    return list(dict.fromkeys(row.transform for row in audit.equivariance or ()))
