@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv import export, functional, nn, testing
+    from symconv import export, functional, models, nn, testing
     from symconv.comparison import compare
     from symconv.errors import StructureError
     from symconv.lattice import groups
@@ -25,6 +25,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "export": None,
     "functional": None,
     "groups": "symconv.lattice",
+    "models": None,
     "nn": None,
     "rescale": "symconv.transforms",
     "rotate": "symconv.transforms",
@@ -41,6 +42,7 @@ __all__ = [
     "export",
     "functional",
     "groups",
+    "models",
     "nn",
     "rescale",
     "rotate",
