@@ -41,7 +41,7 @@ def _main(
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def told_plainly(stopped: str = "stopped") -> Iterator[None]:
     """Say an expected failure in one line: exit code 2 for what was asked, 1 for what went wrong.
 
     The pictures' and files' faults are found as StructureError, like the arguments' own: what was
@@ -54,7 +54,7 @@ def told_plainly() -> Iterator[None]:
     except (MissingExtraError, OSError, RuntimeError) as error:
         _stop(str(error), 1)
     except KeyboardInterrupt:
-        _stop("stopped; finished runs in --out are kept", 1)
+        _stop(stopped, 1)
 
 
 def _stop(message: str, code: int) -> None:
@@ -169,7 +169,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Run the comparison and print its tables, or one JSON document."""
-    with told_plainly():
+    with told_plainly("stopped; finished runs in --out are kept"):
         from symconv.comparison import compare as run_comparison
         from symconv.data import Source
 
@@ -266,6 +266,82 @@ def cost(
             tile=tile,
             dtype=dtype,
             measure=measure,
+            as_json=as_json,
+        )
+
+
+_AUDIT_HELP = """What does a network connect, share, see and commute with?
+
+TARGET is package.module:name, a model, or a class or function that returns one; or a program.pt2
+saved by torch.export.save. Naming a module imports it, which runs its code, with the current
+directory on the path; a pickled model is never loaded. Programs, too, only from people you trust.
+
+Examples:
+
+  symconv audit my_package.models:resnet --args '{"num_classes": 10}' --input 3x224x224
+
+  symconv audit my_package.models:resnet --input 3x224x224 --group C4 --html report.html
+
+  symconv audit program.pt2 --json --fail-above interior_error=1e-4
+"""
+
+
+@app.command(help=_AUDIT_HELP)
+def audit(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="What to audit.")],
+    args: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Arguments that build it: an object or a list."),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="One item's sizes, once for each argument of forward; also 77:int64.",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Items in the call.")] = 1,
+    dtype: Annotated[
+        str | None, typer.Option(help="Convert model and inputs, as to float64.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="A group to test as well: C4, D4, mirror, O, ...")
+    ] = None,
+    counts: Annotated[bool, typer.Option(help="Connections, weights and MACs.")] = True,
+    receptive_field: Annotated[bool, typer.Option(help="What an output sees.")] = True,
+    equivariance: Annotated[bool, typer.Option(help="What it commutes with.")] = True,
+    sizes: Annotated[bool, typer.Option(help="Which input sizes work.")] = True,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the pictures.")
+    ] = None,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LIMIT", help="Exit 1 above it: interior_error=1e-4."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One document on stdout.")] = False,
+) -> None:
+    """Print the tables of an audit, or one JSON document."""
+    with told_plainly(), _progress(quiet=True):
+        if not as_json:
+            require("rich", "cli", "symconv audit")
+        from symconv.auditing import command  # loads torch, which --help does not need
+
+        command.run(
+            target,
+            args=args,
+            inputs=inputs or (),
+            batch=batch,
+            dtype=dtype,
+            group=group,
+            parts={
+                "counts": counts,
+                "receptive_field": receptive_field,
+                "equivariance": equivariance,
+                "sizes": sizes,
+            },
+            html=html,
+            fail_above=fail_above or (),
             as_json=as_json,
         )
 
