@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from symconv.auditing.limits import Limit
 from symconv.auditing.report import Audit
 from symconv.auditing.run import audit
 from symconv.auditing.table import show
@@ -42,6 +43,7 @@ def run(
         StructureError: What is asked cannot be done.
         RuntimeError: The person's code fails, or a limit of `fail_above` is passed.
     """
+    limits = [Limit.parse(text) for text in fail_above]
     if html is not None:
         require("matplotlib", "report", "the page")
         require("jinja2", "report", "the page")
@@ -61,8 +63,9 @@ def run(
             _tell("drawing the page")
             found.to_html(html)
     _print(found, html, as_json)
-    if fail_above:
-        found.require(*fail_above)
+    failures = [failure for limit in limits for failure in limit.failures(found)]
+    if failures:
+        raise RuntimeError("the audit found:\n  " + "\n  ".join(failures))
 
 
 def _tell(text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from symconv.auditing.call import Call
+from symconv.auditing.limits import Limit
 from symconv.auditing.page import write
 from symconv.auditing.table import text
 
@@ -198,6 +199,30 @@ class Audit:
     def to_html(self, path: str | Path) -> Path:
         """Write the report as one self-contained page, and return its path."""
         return write(self, Path(path))
+
+    def require(self, *limits: str, **named: float) -> None:
+        """Hold the report to limits: for tests and continuous integration.
+
+        `error` and `interior_error` bound the whole model under every transform, `local_error`
+        every layer by itself, and `macs`, `parameters` and the other counts the totals. What was
+        not measured fails.
+
+        Args:
+            *limits: Texts such as "interior_error=1e-4"; "error[shift 32]=1e-4" bounds only the
+                transforms that begin so.
+            **named: The same by name: ``interior_error=1e-4``.
+
+        Raises:
+            AssertionError: Something is above its limit, or was not measured; each is named.
+            StructureError: A limit is none.
+
+        Example:
+            >>> Audit("Net", "1x3 float32", total=Total(10, 9, 9, 9, 0, 9)).require("macs=9")
+        """
+        asked = [*map(Limit.parse, limits), *(Limit(name, most) for name, most in named.items())]
+        failures = [failure for limit in asked for failure in limit.failures(self)]
+        if failures:
+            raise AssertionError("the audit found:\n  " + "\n  ".join(failures))
 
     def __str__(self) -> str:
         """The tables, 80 columns wide."""
