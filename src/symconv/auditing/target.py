@@ -124,7 +124,8 @@ def _arguments(text: str | None) -> tuple[Sequence[Any], dict[str, Any]]:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    """Type and first line of an error: torch's go on for a page."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _program(path: Path) -> ExportedProgram:
