@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from symconv.auditing import words
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from symconv.auditing.report import Audit, LayerRow
 
 WIDTH = 80
-_GAP = 2
+_GAP = 2  # spaces between columns
+_NAME = 24  # characters of a layer's name that are kept where the width is short
 _STYLES = {"exact": "green", "approximate": "yellow", "broken": "red"}
 
 
@@ -40,6 +41,10 @@ class Column:
         """Characters that the widest cell needs."""
         return max(map(len, (self.name, *self.cells)))
 
+    def cut(self, width: int) -> Column:
+        """The same with names cut at their beginning: the end says which layer it is."""
+        return replace(self, cells=[words.tail(cell, width) for cell in self.cells])
+
 
 @dataclass(frozen=True)
 class Table:
@@ -50,20 +55,21 @@ class Table:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def fitted(self, width: int) -> Table:
-        """The same with the columns that fit, the least important left out first."""
-        kept = [c for c in self.columns if any(cell not in ("", "-") for cell in c.cells)]
-        while len(kept) > 2 and sum(c.width + _GAP for c in kept) - _GAP > width:
-            kept.remove(max(kept, key=lambda c: (c.rank, kept.index(c))))
-        over = sum(c.width + _GAP for c in kept) - _GAP - width
-        if over > 0 and kept[0].left:
-            kept[0] = _shortened(kept[0], max(12, kept[0].width - over))
-        return Table(self.title, kept, self.notes)
+        """The same with the columns that fit, the least important left out first.
 
+        Long names in the first column are cut before a column is left out.
+        """
+        first, *rest = (c for c in self.columns if any(cell not in ("", "-") for cell in c.cells))
+        least = min(first.width, _NAME) if first.left else first.width
 
-def _shortened(column: Column, width: int) -> Column:
-    """Names cut at their beginning: the end says which layer it is."""
-    cells = [words.tail(cell, width) for cell in column.cells]
-    return Column(column.name, cells, column.rank, column.left)
+        def free() -> int:
+            return width - sum(_GAP + c.width for c in rest)
+
+        while rest and free() < least:
+            rest.remove(max(rest, key=lambda c: (c.rank, rest.index(c))))
+        if first.left and first.width > free():
+            first = first.cut(free())
+        return Table(self.title, [first, *rest], self.notes)
 
 
 def tables(audit: Audit) -> list[Table]:
