@@ -36,7 +36,7 @@ def _macs(network: Network) -> int:
 
 
 def _channels(network: Network) -> int:
-    return sum(layer.out_channels for layer in convolutions(network))
+    return sum(layer.in_channels for layer in convolutions(network))
 
 
 COSTS: dict[str, Callable[[Any], int]] = {
@@ -86,8 +86,8 @@ def twin(network: Network, group: Group | str | None = None, match: str = "param
         network: One of `symconv.models`.
         group: The twin's group or its short name; None for torch's own layers.
         match: What both have in common: "params" (all parameters), "macs" (multiply-accumulates,
-            at the smallest centred size of at least 32) or "width" (the channels of all
-            convolutions together).
+            at the smallest centred size of at least 32) or "width" (the channels that all
+            convolutions read, together).
 
     Returns:
         A new network with its own initial weights.
