@@ -29,13 +29,14 @@ def write(audit: Audit, path: Path) -> Path:
 
 def page(audit: Audit) -> str:
     """The page as text; every picture and the few lines that sort the table are in it."""
-    headline, *rest = [*words.culprits(audit), *_facts(audit)] or [audit.model]
+    headline, *rest = words.culprits(audit) or [audit.model]
     return render(
         "audit.html.j2",
         model=audit.model,
         kicker=f"symconv audit · {audit.model} · {audit.input}",
         headline=headline,
         sentences=rest,
+        facts=_facts(audit),
         missing=words.missing(audit),
         whole=[_whole_row(row) for row in words.whole(audit)],
         local=_local(audit),
@@ -47,11 +48,14 @@ def page(audit: Audit) -> str:
     )
 
 
-def _facts(audit: Audit) -> list[str]:
-    said = [] if audit.total is None else words.totals(audit.total)
-    if audit.receptive_field is not None:
-        said += words.field_sentences(audit.receptive_field)
-    return said + ([] if audit.sizes is None else words.size_sentences(audit.sizes))
+def _facts(audit: Audit) -> list[tuple[str, str]]:
+    """Sentences with the part of the report that they are from."""
+    total, field, sizes = audit.total, audit.receptive_field, audit.sizes
+    return [
+        *(("counts", s) for s in (words.totals(total) if total else [])),
+        *(("sees", s) for s in (words.field_sentences(field) if field else [])),
+        *(("sizes", s) for s in (words.size_sentences(sizes) if sizes else [])),
+    ]
 
 
 def _whole_row(row: EquivarianceRow) -> dict[str, str]:
