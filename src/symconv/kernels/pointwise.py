@@ -1,0 +1,334 @@
+"""Pointwise maps between regular fields through the group's Fourier transform, on the CPU.
+
+``y = bias + T' W T x`` with T the transform over the group and W block-diagonal in its irreducible
+representations. Chunk by chunk, so that what lies between stays in the cache: only input and output
+meet the memory, and only the input is kept for the gradient. Further derivatives, `vmap` and
+forward derivatives take `reference_pointwise`, in plain operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from symconv.kernels.workspace import traced_for_export
+from symconv.lattice.fourier import Fourier, Program
+
+BYTES = 2 << 20  # of input or output at a time: measured best of 1/2 to 4 MiB
+
+# What the path costs beside its own products, on each kind of device that was measured: for each
+# addition of two values, for each addition of two slabs, for each call; in products saved that make
+# up for it. Fitted to `benchmarks/pointwise.py --sweep`, one thread.
+COSTS = {"cpu": (20, 200_000, 10_000_000)}
+
+
+class Blocks(NamedTuple):
+    """A filter in the Fourier domain: the irreducible representations of dimension 1 and 2.
+
+    Attributes:
+        single: (ones * B, O, I) for B blocks of O by I copies.
+        double: (twos * B, 2 O, 2 I).
+    """
+
+    single: Tensor
+    double: Tensor
+
+    @classmethod
+    def of(cls, free: Tensor, table: Tensor, transform: Fourier, blocks: int) -> Blocks:
+        """The blocks of a filter given by its free weights; exact where the table's entries are.
+
+        Args:
+            free: Free weights (B * O, I, order).
+            table: `transform.blocks(orbits)` as a tensor of the same type.
+            transform: The group's.
+            blocks: B, blocks of copies that see only each other.
+        """
+        outputs, inputs, order = free.shape
+        every = table @ free.reshape(-1, order).T
+        single, double = every.split([transform.ones, 4 * transform.twos])
+        size = outputs // blocks, inputs
+        double = double.reshape(transform.twos, 2, 2, blocks, *size).permute(0, 3, 1, 4, 2, 5)
+        many = transform.twos * blocks
+        return cls(single.reshape(-1, *size), double.reshape(many, 2 * size[0], 2 * size[1]))
+
+    def after(self, bias: Tensor | None, transform: Fourier, blocks: int) -> tuple[Blocks, Any]:
+        """The blocks, and what they make of a bias, for a layer whose input is not synthesised.
+
+        A transform and its transpose cancel but for the square norms of the rows.
+        """
+        scaled = Blocks(self.single * transform.order, self.double * (transform.order / 2))
+        if bias is not None:
+            bias = (scaled.single[:blocks] @ bias.view(blocks, -1, 1)).flatten()
+        return scaled, bias
+
+
+def pays(
+    transform: Fourier,
+    copies: Sequence[int],
+    blocks: int,
+    samples: int,
+    pixels: int,
+    width: int = 4,
+) -> bool:
+    """Is a chain of pointwise layers quicker through the transform than densely, on the CPU?
+
+    Args:
+        transform: The group's.
+        copies: Copies of the input and of each layer's output.
+        blocks: Blocks of copies that see only each other.
+        samples: Samples in the batch.
+        pixels: Positions of one sample.
+        width: Bytes of a value.
+
+    Example:
+        >>> from symconv.lattice.fourier import fourier
+        >>> from symconv.lattice.groups import parse
+        >>> transform = fourier(parse("D4").product)
+        >>> pays(transform, (64, 64), 1, 8, 16 * 16), pays(transform, (16, 16), 1, 8, 16 * 16)
+        (True, False)
+    """
+    per_value, per_slab, per_call = COSTS["cpu"]
+    order, ends = transform.order, (copies[0], copies[-1])
+    pairs = sum(a * b for a, b in pairwise(copies)) // blocks
+    saved = samples * pixels * pairs * (order**2 - transform.products)
+    several, run = _steps(samples, pixels, order * max(ends) * width)
+    chunks = -(-samples // several) * -(-pixels // run)
+    forward, backward = transform.forward.additions, transform.backward.additions
+    values = samples * pixels * (forward * ends[0] + backward * ends[1])
+    slabs = chunks * (forward + backward)
+    return saved > per_value * values + per_slab * slabs + per_call
+
+
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """May this input take the Fourier path?
+
+    On the CPU (elsewhere nothing was measured), in single or double precision, channels first, in
+    plain eager PyTorch: whatever compiles, exports or watches operations sees a convolution.
+    """
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.layout is torch.strided
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+        and not (torch.compiler.is_compiling() or traced_for_export())
+        and not (torch.is_autocast_enabled("cpu") or _get_current_function_mode_stack())
+        and not _get_current_dispatch_mode_stack()
+        and x.is_contiguous()
+    )
+
+
+def pointwise(
+    x: Tensor, bias: Tensor | None, transform: Fourier, blocks: int, *layers: Blocks
+) -> Tensor:
+    """Pointwise maps one after another: ``y = bias + T' W_n ... W_1 T x``, T the transform.
+
+    Args:
+        x: (N, B * I * order, P), the group's index fastest among the channels.
+        bias: One per copy of the output (B * O,), or None.
+        transform: The group's.
+        blocks: B, blocks of copies that see only each other.
+        layers: `Blocks.of` the first filter, `Blocks.after` the others.
+
+    Returns:
+        (N, B * O * order, P). Exact on integers where the transform has no others.
+    """
+    return _Pointwise.apply(x, bias, transform, blocks, *(part for pair in layers for part in pair))
+
+
+def reference_pointwise(
+    x: Tensor, bias: Tensor | None, transform: Fourier, blocks: int, *weights: Tensor
+) -> Tensor:
+    """`pointwise` in plain operations: differentiable to any order, and slow."""
+    samples, _, pixels = x.shape
+    ones, twos, columns = transform.ones, transform.twos, transform.columns
+    matrix = torch.from_numpy(transform.matrix).to(x)
+    hat = (matrix @ x.reshape(samples, blocks, -1, transform.order, pixels)).permute(3, 1, 2, 0, 4)
+    copies = hat.shape[2]
+    single = hat[:ones].reshape(ones * blocks, copies, samples * pixels)
+    double = hat[ones:].reshape(twos, 2, columns, blocks, copies, samples * pixels)
+    double = double.permute(0, 3, 1, 4, 2, 5).reshape(
+        twos * blocks, 2 * copies, columns * samples * pixels
+    )
+    for first, second in _pairs(weights):
+        single, double = first @ single, second @ double
+    copies = single.shape[1]
+    double = double.reshape(twos, blocks, 2, copies, columns, samples, pixels)
+    double = double.permute(0, 2, 4, 1, 3, 5, 6).flatten(0, 2)
+    hat = torch.cat([single.reshape(ones, blocks, copies, samples, pixels), double])
+    y = matrix.T @ hat.permute(3, 1, 2, 0, 4)
+    if bias is not None:
+        y = y + bias.reshape(blocks, copies, 1, 1)
+    return y.reshape(samples, -1, pixels)
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, bias: Any, transform: Fourier, blocks: int, *weights: Tensor) -> Tensor:
+        channels = blocks * weights[-2].shape[1] * transform.order
+        y = x.new_empty(x.shape[0], channels, x.shape[2])
+        for part in _chunks(x, y):
+            hat = _analyse(x[part], transform, blocks)
+            for layer in _pairs(weights):
+                hat = _multiply(layer, hat)
+            if bias is not None:
+                _trivial(hat, blocks).add_(bias[:, None])
+            _synthesise(hat, y[part], transform, blocks)
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, bias, ctx.transform, ctx.blocks, *weights = inputs
+        ctx.biased = bias is not None
+        ctx.save_for_backward(x, *weights)
+        ctx.save_for_forward(x, *weights)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, *weights = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return _gradients(ctx, g.contiguous(), x, weights)
+
+        def plain(x: Tensor, *weights: Tensor) -> Tensor:
+            return reference_pointwise(x, None, ctx.transform, ctx.blocks, *weights)
+
+        gx, *gw = torch.func.vjp(plain, x, *weights)[1](g)
+        gb = g.unflatten(1, (-1, ctx.transform.order)).sum((0, 2, 3)) if ctx.biased else None
+        return gx, gb, None, None, *gw
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        dx, db, _, _, *dw = tangents
+        x, *weights = ctx.saved_tensors
+        fixed = None, ctx.transform, ctx.blocks
+        total = torch.zeros((), dtype=x.dtype)
+        if dx is not None:
+            total = total + reference_pointwise(dx, *fixed, *weights)
+        for i, change in enumerate(dw):
+            if change is not None:
+                moved = list(weights)
+                moved[i], moved[i ^ 1] = change, torch.zeros_like(weights[i ^ 1])
+                total = total + reference_pointwise(x, *fixed, *moved)
+        return total if db is None else total + _each(db, ctx.transform)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        return torch.vmap(reference_pointwise, in_dims)(*inputs), 0
+
+
+def _gradients(ctx: Any, g: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Of the input, the bias and the blocks, as far as they are needed."""
+    transform, blocks = ctx.transform, ctx.blocks
+    gx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+    gb = g.new_zeros(g.shape[1] // transform.order) if ctx.needs_input_grad[1] else None
+    wanted = any(ctx.needs_input_grad[4:])
+    gw = [torch.zeros_like(w) for w in weights] if wanted else []
+    layers = _pairs(weights)
+    for part in _chunks(x, g):
+        back = _analyse(g[part], transform, blocks)
+        if gb is not None:
+            gb += _trivial(back, blocks).sum(1)
+        seen = [_analyse(x[part], transform, blocks)] if wanted else []
+        for layer in layers[:-1] if wanted else ():
+            seen.append(_multiply(layer, seen[-1]))
+        for i, layer in reversed(list(enumerate(layers))):
+            if wanted:
+                for j in (0, 1):
+                    gw[2 * i + j].baddbmm_(back[j], seen[i][j].mT)
+            if i or gx is not None:
+                back = _multiply((layer[0].mT, layer[1].mT), back)
+        if gx is not None:
+            _synthesise(back, gx[part], transform, blocks)
+    return gx, gb, None, None, *(gw or [None] * len(weights))
+
+
+def _pairs(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(weights[::2], weights[1::2], strict=True))
+
+
+def _multiply(layer: tuple[Tensor, Tensor], hat: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.bmm(layer[0], hat[0]), torch.bmm(layer[1], hat[1])
+
+
+def _trivial(hat: tuple[Tensor, Tensor], blocks: int) -> Tensor:
+    """The part that the group leaves alone: (B * copies, pixels)."""
+    return hat[0][:blocks].flatten(0, 1)
+
+
+def _each(bias: Tensor, transform: Fourier) -> Tensor:
+    return bias.repeat_interleave(transform.order)[:, None]
+
+
+def _chunks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Runs of samples, or of one sample's pixels, whose values fit the workspace."""
+    samples, _, pixels = x.shape
+    width = x.element_size() * max(x.shape[1], y.shape[1])
+    several, run = _steps(samples, pixels, width)
+    for start in range(0, samples, several):
+        for first in range(0, pixels, run):
+            yield slice(start, start + several), slice(None), slice(first, first + run)
+
+
+def _steps(samples: int, pixels: int, width: int) -> tuple[int, int]:
+    """Samples and pixels of a chunk, given the bytes of a pixel."""
+    most = BYTES // max(1, width) or 1
+    return max(1, min(samples, most // max(1, pixels))), max(1, min(pixels, most))
+
+
+def _analyse(x: Tensor, transform: Fourier, blocks: int) -> tuple[Tensor, Tensor]:
+    """The transform of (n, B * I * order, p): (ones * B, I, n p), (twos * B, 2 I, columns n p)."""
+    n, channels, p = x.shape
+    copies = channels // (blocks * transform.order)
+    single = x.new_empty(transform.ones * blocks, copies, n * p)
+    double = x.new_empty(transform.twos * blocks, 2 * copies, transform.columns * n * p)
+    into = _slabs(single, double, transform, blocks, n)
+    _run(transform.forward, _elements(x, transform, blocks), into)
+    return single, double
+
+
+def _synthesise(hat: tuple[Tensor, Tensor], y: Tensor, transform: Fourier, blocks: int) -> None:
+    """The transposed transform, into y (n, B * O * order, p)."""
+    slabs = _slabs(*hat, transform, blocks, len(y))
+    _run(transform.backward, slabs, _elements(y, transform, blocks))
+
+
+def _elements(x: Tensor, transform: Fourier, blocks: int) -> list[Tensor]:
+    """For each element of the group a view (B, copies, n, p)."""
+    n, _, p = x.shape
+    return list(x.view(n, blocks, -1, transform.order, p).permute(3, 1, 2, 0, 4).unbind())
+
+
+def _slabs(
+    single: Tensor, double: Tensor, transform: Fourier, blocks: int, samples: int
+) -> list[Tensor]:
+    """For each row of the transform a view (B, copies, n, p)."""
+    ones, twos = transform.ones, transform.twos
+    copies = single.shape[1]
+    singles = single.view(ones, blocks, copies, samples, -1).unbind()
+    doubles = double.view(twos, blocks, 2, copies, transform.columns, samples, singles[0].shape[-1])
+    parts = (part for two in doubles.unbind() for part in two.unbind(1))
+    return [*singles, *(slab for part in parts for slab in part.unbind(2))]
+
+
+def _run(program: Program, sources: list[Tensor], into: list[Tensor]) -> None:
+    """Carry out a program of sums, the results where they belong at once."""
+    slots, places = list(sources), dict(zip(program.outputs, into, strict=True))
+    for terms in program.steps:
+        slots.append(_sum(slots, terms, places.get(len(slots))))
+    for slot, place in places.items():
+        if slot < len(sources):
+            place.copy_(slots[slot])
+
+
+def _sum(slots: list[Tensor], terms: Sequence[tuple[int, float]], into: Tensor | None) -> Tensor:
+    (first, scale), *others = terms
+    total = slots[first] if scale == 1 else torch.mul(slots[first], scale, out=into)
+    for slot, factor in others:
+        total = torch.add(total, slots[slot], alpha=factor, out=into)
+    return total
