@@ -97,7 +97,7 @@ def pays(
     order, ends = transform.order, (copies[0], copies[-1])
     pairs = sum(a * b for a, b in pairwise(copies)) // blocks
     saved = samples * pixels * pairs * (order**2 - transform.products)
-    several, run = _steps(samples, pixels, order * max(ends) * width)
+    several, run = _steps(samples, pixels, order * max(copies) * width)
     chunks = -(-samples // several) * -(-pixels // run)
     forward, backward = transform.forward.additions, transform.backward.additions
     values = samples * pixels * (forward * ends[0] + backward * ends[1])
@@ -173,7 +173,7 @@ class _Pointwise(torch.autograd.Function):
     def forward(x: Tensor, bias: Any, transform: Fourier, blocks: int, *weights: Tensor) -> Tensor:
         channels = blocks * weights[-2].shape[1] * transform.order
         y = x.new_empty(x.shape[0], channels, x.shape[2])
-        for part in _chunks(x, y):
+        for part in _chunks(x, transform, blocks, weights):
             hat = _analyse(x[part], transform, blocks)
             for layer in _pairs(weights):
                 hat = _multiply(layer, hat)
@@ -230,7 +230,7 @@ def _gradients(ctx: Any, g: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tup
     wanted = any(ctx.needs_input_grad[4:])
     gw = [torch.zeros_like(w) for w in weights] if wanted else []
     layers = _pairs(weights)
-    for part in _chunks(x, g):
+    for part in _chunks(x, transform, blocks, weights):
         back = _analyse(g[part], transform, blocks)
         if gb is not None:
             gb += _trivial(back, blocks).sum(1)
@@ -265,11 +265,13 @@ def _each(bias: Tensor, transform: Fourier) -> Tensor:
     return bias.repeat_interleave(transform.order)[:, None]
 
 
-def _chunks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+def _chunks(
+    x: Tensor, transform: Fourier, blocks: int, weights: Sequence[Tensor]
+) -> Iterator[tuple[slice, slice, slice]]:
     """Runs of samples, or of one sample's pixels, whose values fit the workspace."""
-    samples, _, pixels = x.shape
-    width = x.element_size() * max(x.shape[1], y.shape[1])
-    several, run = _steps(samples, pixels, width)
+    samples, channels, pixels = x.shape
+    widest = max(channels, *(blocks * transform.order * w.shape[1] for w in weights[::2]))
+    several, run = _steps(samples, pixels, widest * x.element_size())
     for start in range(0, samples, several):
         for first in range(0, pixels, run):
             yield slice(start, start + several), slice(None), slice(first, first + run)
