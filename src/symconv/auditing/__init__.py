@@ -8,5 +8,6 @@ from symconv.auditing.report import (
     Sizes,
     Total,
 )
+from symconv.auditing.run import audit
 
-__all__ = ["Audit", "EquivarianceRow", "LayerRow", "ReceptiveField", "Sizes", "Total"]
+__all__ = ["Audit", "EquivarianceRow", "LayerRow", "ReceptiveField", "Sizes", "Total", "audit"]

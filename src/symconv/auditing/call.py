@@ -9,8 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from symconv.auditing.state import left_as_found
 from symconv.errors import StructureError
+
+
+class ModelError(StructureError):
+    """The model fails in its own forward on the input given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,8 @@ class Call:
                 by name.
 
         Raises:
-            StructureError: The model or the input is none of these.
+            StructureError: The model or the input is none of these, or it has lazy layers that
+                were never called.
 
         Example:
             >>> Call.of(nn.Linear(3, 2), torch.zeros(1, 3)).run().shape
@@ -50,6 +57,9 @@ class Call:
         if not isinstance(module, nn.Module):
             mend = "build it first: audit(Net(), x)" if isinstance(model, type) else None
             raise StructureError("a torch.nn.Module or an exported program", _named(model), mend)
+        if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+            mend = "call it once, so that its lazy layers know their sizes"
+            raise StructureError("a model whose parameters exist", _named(model), mend)
         if isinstance(x, Tensor):
             return cls(module, (x,), {}, program)
         if isinstance(x, Mapping) and x and all(isinstance(name, str) for name in x):
@@ -65,6 +75,23 @@ class Call:
     def run(self) -> Any:
         """Call the model as it is, on the arguments as they are."""
         return self.model(*self.args, **self.kwargs)
+
+    def check(self) -> None:
+        """Call the model once, in evaluation mode and without a trace.
+
+        Raises:
+            ModelError: It fails.
+        """
+        with left_as_found(self.model), torch.no_grad():
+            try:
+                self.run()
+            except Exception as error:
+                raise ModelError(
+                    f"an input that {type(self.model).__name__} takes",
+                    f"{self.describe()}, on which it raises {type(error).__name__}: "
+                    + (str(error).strip().splitlines() or [""])[0],
+                    "call the model on it yourself to see where",
+                ) from error
 
     def replaced(self, *args: Any, **kwargs: Any) -> Call:
         """The same model with other arguments."""

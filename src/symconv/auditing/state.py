@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @contextmanager
-def left_as_found(model: nn.Module) -> Iterator[None]:
+def left_as_found(model: nn.Module, guarded: bool = True) -> Iterator[None]:
     """Put a model in evaluation mode, and on leaving make everything as it was before.
 
     That is: mode, parameters, buffers, gradients, hooks and attributes of every module, and the
@@ -23,6 +23,10 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
 
     Buffers are copied. Parameters are not, they may fill the memory: the first operation that
     would write to one has it copied then.
+
+    Args:
+        model: The model.
+        guarded: Watch for such operations; not needed where no numbers are computed.
     """
     modules = list(model.modules())
     attributes = [_Attributes(m) for m in modules]
@@ -33,7 +37,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     for kept in tensors:
         kept.tensor.grad = None
     try:
-        with _CopyOnWrite(tensors):
+        with _CopyOnWrite(tensors) if guarded else nullcontext():
             yield
     finally:
         for attribute in attributes:
@@ -118,11 +122,8 @@ class _Attributes:
     def __init__(self, module: nn.Module):
         self.module = module
         self.found = dict(module.__dict__)
-        self.contents = [
-            (value, value.copy())
-            for value in self.found.values()
-            if isinstance(value, (dict, list, set))
-        ]
+        kept = [v for v in self.found.values() if isinstance(v, (dict, list, set))]
+        self.contents: list[tuple[Any, Any]] = [(value, value.copy()) for value in kept]
 
     def restore(self) -> None:
         state = self.module.__dict__
@@ -132,7 +133,7 @@ class _Attributes:
         for value, copy in self.contents:
             if isinstance(value, list):
                 value[:] = copy
-            elif value.keys() != copy.keys() if isinstance(value, dict) else value != copy:
+            elif list(value) != list(copy):
                 value.clear()
                 value.update(copy)
             elif isinstance(value, dict):

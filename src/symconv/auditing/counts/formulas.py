@@ -1,0 +1,358 @@
+"""Multiply-accumulates and connections of each operation that contracts, by formula.
+
+An operation is known by the name of its packet in `torch.ops.aten`. Numbers here are those of one
+call of the operation, all items of the batch. A product of complex numbers is four real ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symconv.auditing.counts.provenance import stored
+from symconv.errors import StructureError
+from symconv.lattice.windows import Window
+from symconv.structure import Structure
+
+Named = dict[str, Any]
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Products of two operands summed over an axis.
+
+    Attributes:
+        name: What it is called in the report.
+        left: First operand; the activation of a layer.
+        right: Second operand; the weight of a layer.
+        macs: Multiply-accumulates, taps on zero padding included.
+        outputs: Numbers that come out.
+        fan_in: Terms of the sum of an output (the largest).
+        padding_macs: Those of `macs` that fall on zero padding.
+        connections: Distinct (output, input) pairs, if one operand holds weights.
+        items: Items of the batch, where the operation knows them.
+        inputs: Numbers that go in, where they are not those of the activation.
+    """
+
+    name: str
+    left: Tensor
+    right: Tensor
+    macs: int
+    outputs: int
+    fan_in: int
+    padding_macs: int = 0
+    connections: int | None = None
+    items: int | None = None
+    inputs: int | None = None
+
+
+def matrix_product(a: Tensor, b: Tensor) -> list[Contraction]:
+    """(..., r, k) times (..., k, c): r c k for each of the batch; only stored numbers if sparse."""
+    terms, columns = a.shape[-1], 1 if b.dim() == 1 else b.shape[-1]
+    if a.layout != torch.strided:
+        pairs = stored(a) * columns
+    elif b.layout != torch.strided:
+        pairs = stored(b) * math.prod(a.shape[:-1])
+    else:
+        pairs = a.numel() * columns
+    outputs = math.prod(a.shape[:-1]) * columns
+    macs = pairs * real_products(a, b)
+    return [Contraction("matmul", a, b, macs, outputs, terms, connections=pairs)]
+
+
+def real_products(*operands: Tensor) -> int:
+    """Real products of a product of numbers: four if they are complex."""
+    return 4 if any(t.is_complex() for t in operands) else 1
+
+
+def convolution(a: Named, result: Any) -> list[Contraction]:
+    """Convolution and transposed convolution in any dimension, grouped and dilated."""
+    return [_conv(a)]
+
+
+def _conv(a: Named) -> Contraction:
+    x, weight = a["input"] if "input" in a else a["self"], a["weight"]
+    dimension = weight.dim() - 2
+    numbers = {
+        name: _spread(a.get(name, default), dimension)
+        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0))
+    }
+    around = None if a.get("transposed") else a["zeros"](x, dimension)
+    around = around or ((0, 0),) * dimension
+    pads = [(p + b, p + e) for p, (b, e) in zip(numbers["padding"], around, strict=True)]
+    size = [s - b - e for s, (b, e) in zip(x.shape[2:], around, strict=True)]
+    structure = conv_structure(
+        (x.shape[1], *size),
+        tuple(weight.shape),
+        numbers["stride"],
+        tuple(pads),
+        numbers["dilation"],
+        numbers["output_padding"] if a.get("transposed") else None,
+        a.get("groups", 1),
+    )
+    items, products = x.shape[0], real_products(x, weight)
+    return Contraction(
+        f"conv{'_transpose' if a.get('transposed') else ''}{dimension}d",
+        x,
+        weight,
+        structure.macs * items * products,
+        structure.outputs * items,
+        structure.fan_in,
+        structure.padding_macs * items * products,
+        structure.connections * items,
+        items,
+        structure.inputs * items,
+    )
+
+
+def _spread(value: Any, dimension: int) -> tuple[int, ...]:
+    entries = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return tuple(map(int, entries * dimension if len(entries) == 1 else entries))
+
+
+@lru_cache(maxsize=4096)
+def conv_structure(
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Pairs,
+    dilation: tuple[int, ...],
+    output_padding: tuple[int, ...] | None,
+    groups: int,
+) -> Structure:
+    """The structure of a convolution, or of a transposed one if there is an output padding.
+
+    Args:
+        shape: (channels, *space) of the input, without explicit padding.
+        weight: Shape of the weight in torch's layout.
+        stride: Step per axis.
+        padding: Zeros (before, after) per axis.
+        dilation: Step between taps per axis.
+        output_padding: Positions added at the end of each axis of a transposed convolution.
+        groups: Blocks of channels.
+    """
+    kernel, size = weight[2:], shape[1:]
+    if output_padding is None:
+        window = Window(kernel, stride, padding, dilation, "zeros")
+        return Structure.conv(shape[0], weight[0], window, size, groups)
+    # the convolution that this is the transpose of: its last taps reach past the output
+    pairs = zip(padding, output_padding, strict=True)
+    after = tuple((before, end - extra) for (before, end), extra in pairs)
+    window = Window(kernel, stride, after, dilation, "zeros")
+    rows = zip(size, stride, after, window.extent, strict=True)
+    out = tuple((s - 1) * step - sum(p) + e for s, step, p, e in rows)
+    return Structure.conv(weight[1] * groups, weight[0], window, out, groups).transpose()
+
+
+def convolution_backward(a: Named, result: Any) -> list[Contraction]:
+    """Gradients of a convolution inside a forward: each costs as much as the convolution."""
+    forward = _conv(a)
+    found = []
+    for wanted, other in zip(a["output_mask"][:2], (a["weight"], a["input"]), strict=True):
+        if wanted:
+            grad, name = a["grad_output"], "convolution_backward"
+            found.append(Contraction(name, grad, other, forward.macs, other.numel(), 0))
+    return found
+
+
+def attention(name: str, query: Tensor, key: Tensor, value: Tensor) -> list[Contraction]:
+    """Queries times keys, then weights times values, of (..., length, width), all pairs."""
+    heads, length = math.prod(query.shape[:-2]), query.shape[-2]
+    width, other, out = query.shape[-1], key.shape[-2], value.shape[-1]
+    macs = heads * length * other * (width + out)
+    inputs = query.numel() + key.numel() + value.numel()
+    outputs = heads * length * out
+    return [Contraction(name, query, key, macs, outputs, 0, inputs=inputs)]
+
+
+def _heads_first(a: Named, result: Any) -> list[Contraction]:
+    return attention("scaled_dot_product_attention", a["query"], a["key"], a["value"])
+
+
+def _length_first(a: Named, result: Any) -> list[Contraction] | str:
+    """Attention of (batch, length, heads, width); packed sequences of unknown lengths are not."""
+    if any(a.get(name) is not None for name in ("cum_seq_q", "cu_seqlens_q")):
+        return "attention over packed sequences"
+    q, k, v = (a[name].transpose(1, 2) for name in ("query", "key", "value"))
+    return attention("scaled_dot_product_attention", q, k, v)
+
+
+def _multi_head(a: Named, result: Any) -> list[Contraction] | str:
+    """The fused multi-head attention: projections, attention, projection."""
+    query, key, value = a["query"], a["key"], a["value"]
+    if any(t.is_nested for t in (query, key, value)):
+        return "attention over nested tensors"
+    width = a["embed_dim"]
+    found = [_linear(t, a["qkv_weight"], width) for t in (query, key, value)]
+    found += attention("scaled_dot_product_attention", query, key, value)
+    return [*found, _linear(query, a["proj_weight"], width)]
+
+
+def _linear(x: Tensor, weight: Tensor, outputs: int) -> Contraction:
+    """Vectors x (..., k) through a weight with this many rows in use."""
+    macs = x.numel() * outputs
+    rows = x.numel() // max(1, x.shape[-1])
+    return Contraction("linear", x, weight, macs, rows * outputs, x.shape[-1], connections=macs)
+
+
+def _encoder_layer(a: Named, result: Any) -> list[Contraction] | str:
+    """The fused transformer encoder layer."""
+    x, width = a["src"], a["embed_dim"]
+    if x.is_nested:
+        return "attention over nested tensors"
+    first, second = a["ffn_weight_1"], a["ffn_weight_2"]
+    hidden = x.new_empty((*x.shape[:-1], first.shape[0]), device="meta")
+    found = [_linear(x, a["qkv_weight"], 3 * width)]
+    found += attention("scaled_dot_product_attention", x, x, x)
+    found += [_linear(x, a["proj_weight"], width), _linear(x, first, first.shape[0])]
+    return [*found, _linear(hidden, second, width)]
+
+
+def _recurrent_layer(a: Named, result: Any) -> list[Contraction]:
+    """One direction of one layer: the input's and the state's weights at every step."""
+    x, into, again = a["input"], a["weight0"], a["weight1"]
+    rows = x.numel() // max(1, x.shape[-1])
+    state = x.new_empty((rows, again.shape[1]), device="meta")
+    return [_linear(x, into, into.shape[0]), _linear(state, again, again.shape[0])]
+
+
+def _recurrent_stack(a: Named, result: Any) -> list[Contraction]:
+    """All layers at once: every matrix of weights is used at every step."""
+    x = a["input"]
+    rows = x.numel() // max(1, x.shape[-1])
+    matrices = [w for w in a["weight"] if w.dim() == 2]
+    states = [x.new_empty((rows, w.shape[1]), device="meta") for w in matrices]
+    return [_linear(s, w, w.shape[0]) for s, w in zip(states, matrices, strict=True)]
+
+
+def _trilinear(a: Named, result: Any) -> list[Contraction]:
+    """x1 W x2 (bilinear): two products a weight and item, of which the accumulating one counts."""
+    x1, weight, x2 = a["i1"], a["i2"], a["i3"]
+    rows = x1.numel() // max(1, x1.shape[-1])
+    inputs = x1.numel() + x2.numel()
+    pairs = rows * weight.shape[0] * (x1.shape[-1] + x2.shape[-1])
+    macs, outputs = rows * weight.numel(), rows * weight.shape[0]
+    terms = x1.shape[-1] + x2.shape[-1]
+    return [
+        Contraction("bilinear", x1, weight, macs, outputs, terms, connections=pairs, inputs=inputs)
+    ]
+
+
+def _distances(a: Named, result: Tensor) -> list[Contraction]:
+    """Distances between two sets of vectors: one term a coordinate and pair."""
+    x1, x2 = a["x1"], a["x2"]
+    macs, terms = result.numel() * x1.shape[-1], x1.shape[-1]
+    return [Contraction("cdist", x1, x2, macs, result.numel(), terms, connections=macs)]
+
+
+def _of(first: str, second: str) -> Callable[[Named, Any], list[Contraction]]:
+    return lambda a, result: matrix_product(a[first], a[second])
+
+
+def _turned(first: str, second: str) -> Callable[[Named, Any], list[Contraction]]:
+    """A product with the transpose of a weight (out, in)."""
+
+    def formula(a: Named, result: Any) -> list[Contraction]:
+        x, weight = a[first], a[second]
+        return [_linear(x, weight, weight.shape[0] if weight.dim() > 1 else 1)]
+
+    return formula
+
+
+def _vectors(a: Named, result: Any) -> list[Contraction]:
+    x, y = a["self"], a["tensor"] if "tensor" in a else a["other"]
+    macs = x.numel() * real_products(x)
+    return [Contraction("matmul", x, y, macs, 1, x.numel(), connections=x.numel())]
+
+
+def _matrix_vector(a: Named, result: Any) -> list[Contraction]:
+    matrix, vector = (a["mat"], a["vec"]) if "mat" in a else (a["self"], a["vec"])
+    return matrix_product(matrix, vector)
+
+
+FORMULAS: dict[str, Callable[[Named, Any], list[Contraction] | str]] = {
+    "_addmm_activation": _of("mat1", "mat2"),
+    "_cdist_forward": _distances,
+    "_conv_depthwise2d": convolution,
+    "_convolution": convolution,
+    "_cudnn_attention_forward": _heads_first,
+    "_cudnn_rnn": _recurrent_stack,
+    "_efficient_attention_forward": _length_first,
+    "_euclidean_dist": _distances,
+    "_flash_attention_forward": _length_first,
+    "_int_mm": _of("self", "mat2"),
+    "_native_multi_head_attention": _multi_head,
+    "_scaled_dot_product_cudnn_attention": _heads_first,
+    "_scaled_dot_product_efficient_attention": _heads_first,
+    "_scaled_dot_product_flash_attention": _heads_first,
+    "_scaled_dot_product_flash_attention_for_cpu": _heads_first,
+    "_scaled_dot_product_fused_attention_overrideable": _heads_first,
+    "_scaled_dot_product_attention_math_for_mps": _heads_first,
+    "_scaled_mm": _of("self", "mat2"),
+    "_slow_conv2d_forward": convolution,
+    "_sparse_addmm": _of("mat1", "mat2"),
+    "_transformer_encoder_layer_fwd": _encoder_layer,
+    "_trilinear": _trilinear,
+    "addbmm": _of("batch1", "batch2"),
+    "addmm": _of("mat1", "mat2"),
+    "addmv": _matrix_vector,
+    "baddbmm": _of("batch1", "batch2"),
+    "bmm": _of("self", "mat2"),
+    "conv_depthwise3d": convolution,
+    "convolution": convolution,
+    "convolution_backward": convolution_backward,
+    "convolution_overrideable": convolution,
+    "cudnn_convolution": convolution,
+    "dot": _vectors,
+    "linear": _turned("input", "weight"),
+    "miopen_convolution": convolution,
+    "miopen_depthwise_convolution": convolution,
+    "miopen_rnn": _recurrent_stack,
+    "mkldnn_convolution": convolution,
+    "mkldnn_linear": _turned("self", "weight"),
+    "mkldnn_rnn_layer": _recurrent_layer,
+    "mm": _of("self", "mat2"),
+    "mv": _matrix_vector,
+    "slow_conv3d_forward": convolution,
+    "slow_conv_dilated2d": convolution,
+    "slow_conv_dilated3d": convolution,
+    "vdot": _vectors,
+}
+
+
+def contractions(
+    operation: Any,
+    args: Any,
+    kwargs: Any,
+    result: Any,
+    zeros: Callable[[Tensor, int], Pairs | None] = lambda x, axes: None,
+) -> list[Contraction] | str:
+    """What an operation contracts; a text if that is unknown, or none of it could be read.
+
+    Args:
+        operation: Operator overload of `torch.ops.aten`, or the higher-order `flex_attention`.
+        args: Its positional arguments.
+        kwargs: Its arguments by name.
+        result: What it returned.
+        zeros: The zeros that an operation before put around the last axes of a tensor.
+    """
+    if getattr(operation, "_name", operation.__class__.__name__) == "flex_attention":
+        return attention("flex_attention", *args[:3])
+    if getattr(operation, "namespace", None) != "aten":
+        return str(operation)
+    formula = FORMULAS.get(operation._opname.removesuffix("_"))
+    if formula is None:
+        return str(operation)
+    names = (argument.name for argument in operation._schema.arguments)
+    named = dict(zip(names, args, strict=False)) | kwargs | {"zeros": zeros}
+    try:
+        return formula(named, result)
+    except (KeyError, StructureError, AttributeError, RuntimeError):
+        return str(operation)
