@@ -168,6 +168,9 @@ class Structure:
     ) -> Structure:
         """A convolution that commutes with a point group: one weight an orbit of the filter.
 
+        Off the lattice (C8 and its like) the filter's entries are mixtures of the free weights:
+        `weight_ids` then names the entries, and `parameters` counts the weights.
+
         A pair of units whose weight the symmetry forces to zero is no connection; multiply-
         accumulates are those of the plain convolution that is executed.
 
@@ -180,7 +183,8 @@ class Structure:
         """
         conv = cls.conv(in_field.channels, out_field.channels, window, input_size, groups)
         filter_ = Filter.of(in_field, out_field, window.kernel_size, groups)
-        return cls("group conv", Tied(cast(Windowed, conv.wiring), filter_.orbits))
+        free = filter_.count if filter_.steered else None
+        return cls("group conv", Tied(cast(Windowed, conv.wiring), filter_.orbits, free))
 
     @classmethod
     def of(cls, module: nn.Module, input_size: Size | None = None) -> Structure:
@@ -272,7 +276,8 @@ class Structure:
     def weight_ids(self) -> Connections:
         """Arrays output, input, weight, sign: every connection and the weight it holds.
 
-        A pair occurs twice where two taps of a window fall on one input.
+        A pair occurs twice where two taps of a window fall on one input. Of a steered filter,
+        whose entries are mixtures of weights, the entries are numbered instead.
         """
         return self.wiring.listed()
 
@@ -286,15 +291,22 @@ class Structure:
             StructureError: The layer's weight has another number of entries.
         """
         weight: Any = layer.weight
-        values = weight.detach().cpu().double().numpy().reshape(-1)
-        if values.size != self.parameters:
+        if weight.numel() != self.parameters:
             raise StructureError(
-                f"a layer with {self.parameters} weights for {self}", f"{values.size} weights"
+                f"a layer with {self.parameters} weights for {self}", f"{weight.numel()} weights"
             )
+        held: Any = layer.filter() if self._mixed else weight  # type: ignore[operator]
+        values = held.detach().cpu().double().numpy().reshape(-1)
         pairs = self.weight_ids()
         entries = values[pairs.weight] * pairs.sign
         shape = (self.outputs, self.inputs)
         return coo_array((entries, (pairs.output, pairs.input)), shape=shape).tocsr()
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether the connections hold mixtures of the weights instead of one each."""
+        wiring = self.wiring.base if isinstance(self.wiring, Transposed) else self.wiring
+        return isinstance(wiring, Tied) and wiring.free is not None
 
     # Faces
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from symconv.errors import StructureError
+from symconv.lattice import planar
 from symconv.lattice.groups import Element
 from symconv.lattice.representations import Field
 from symconv.lattice.windows import Size, per_axis
@@ -54,9 +55,10 @@ def translate(x: torch.Tensor, shift: Size, mode: str = "circular") -> torch.Ten
 def act(element: Element, x: torch.Tensor, field: Field | None = None) -> torch.Tensor:
     """A group element's action on features: move the grid, and permute the channels with signs.
 
-    ``y[rho(g) c, g p] = sign * x[c, p]``, with positions p about the centre of the grid. Exact:
-    values are moved or negated, never interpolated. A quarter turn of C4 is
-    ``torch.rot90(x, 1, (-2, -1))``.
+    ``y[rho(g) c, g p] = sign * x[c, p]``, with positions p about the centre of the grid. Exact for
+    elements that map the lattice onto itself: values are moved or negated, never interpolated. A
+    quarter turn of C4 is ``torch.rot90(x, 1, (-2, -1))``. Other turns, such as those of C8 by 45
+    degrees, are interpolated as by `rotate`, which states its error.
 
     Args:
         element: The element g, of a group over the last n axes of `x`.
@@ -65,7 +67,8 @@ def act(element: Element, x: torch.Tensor, field: Field | None = None) -> torch.
         field: What the channels mean; they lie on the axis before space.
 
     Returns:
-        The moved features; exchanged axes exchange their sizes.
+        The moved features; exchanged axes exchange their sizes (for an interpolated turn those of
+        its nearest quarter turn).
 
     Raises:
         StructureError: `element` is none of a group, the field has another group or other
@@ -87,12 +90,21 @@ def act(element: Element, x: torch.Tensor, field: Field | None = None) -> torch.
     needed = n + (field is not None)
     if x.ndim < needed:
         raise StructureError(f"at least {needed} axes for {element}", f"shape {tuple(x.shape)}")
+    moved = _moved(element, x)
+    return moved if field is None else _act_on_channels(element, moved, field)
+
+
+def _moved(element: Element, x: torch.Tensor) -> torch.Tensor:
+    """The grid of x (..., *space) moved by an element."""
+    n = element.group.dimension
+    if not element.exact:
+        turn, mirrored = planar.parts(element.matrix)
+        return rotate(x.flip(-1) if mirrored else x, float(360 * turn))
     first = x.ndim - n
     matrix = element.matrix
     sources = abs(matrix).argmax(axis=1)  # the axis that comes to lie on each
     moved = x.permute(*range(first), *(first + int(axis) for axis in sources))
-    moved = moved.flip([first + axis for axis in range(n) if matrix[axis].sum() < 0])
-    return moved if field is None else _act_on_channels(element, moved, field)
+    return moved.flip([first + axis for axis in range(n) if matrix[axis].sum() < 0])
 
 
 def _act_on_channels(element: Element, x: torch.Tensor, field: Field) -> torch.Tensor:

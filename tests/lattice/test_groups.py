@@ -109,13 +109,21 @@ def test_axes_that_a_group_reverses_or_exchanges():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: groups.parse("C3"), "N in 1, 2, 4"),
-        (lambda: groups.parse("C8"), "N in 1, 2, 4"),
+        (lambda: groups.parse("C0"), "whole number N of turns"),
+        (lambda: groups.cyclic(-4), "whole number N of turns"),
+        (lambda: groups.dihedral(2.5), "whole number N of turns"),
+        (lambda: groups.cyclic(1001), "from 1 to 1000"),
+        (lambda: groups.parse("D8", 1), "1 axes of space"),
+        (lambda: groups.parse("D8", 3), "3 axes of space"),
+        (lambda: groups.cyclic(8).vector(1), "permutes the axes"),
+        (lambda: groups.cyclic(8).quotient("C3"), "a subgroup of C8"),
         (lambda: groups.parse("E7"), "known|group name among"),
         (lambda: groups.parse("trivial"), "a dimension"),
         (lambda: groups.parse("C4", 3), "3 axes of space"),
         (lambda: groups.flip(2, 2), "an axis from -2 to 1"),
-        (lambda: Group("bad", [np.array([[1, 1], [0, 1]])], 2), "signed permutation"),
+        (lambda: Group("bad", [np.array([[1, 1], [0, 1]])], 2), "turns and mirrors of the plane"),
+        (lambda: Group("bad", [planar_turn(1.0)], 2), "order is at most 1000"),
+        (lambda: Group("bad", [np.full((3, 3), 0.5)], 3), "signed permutation"),
         (lambda: groups.cyclic(4).smaller("D4"), "a subgroup of C4"),
         (lambda: groups.cyclic(4).smaller("O"), "2 axes of space"),
         (lambda: groups.cyclic(4).elements[0] * groups.dihedral(4).elements[0], "element of C4"),
@@ -154,3 +162,45 @@ def test_elements_of_another_group_are_found_by_what_they_do():
 def test_what_is_no_group_is_named(make, message):
     with pytest.raises(StructureError, match=message):
         make()
+
+
+def planar_turn(radians):
+    c, s = np.cos(radians), np.sin(radians)
+    return np.array([[c, -s], [s, c]])
+
+
+@pytest.mark.parametrize("make", [groups.cyclic, groups.dihedral])
+@pytest.mark.parametrize("N", [3, 5, 6, 7, 8, 12, 16, 36, 97])
+def test_turns_off_the_lattice_form_a_group(make, N):
+    group = make(N)
+    assert group.order == N * (1 if make is groups.cyclic else 2)
+    assert not group.exact
+    rng = np.random.default_rng(N)
+    for a, b in rng.integers(group.order, size=(20, 2)):
+        a, b = group.elements[a], group.elements[b]
+        assert np.allclose((a * b).matrix, a.matrix @ b.matrix, atol=1e-12)
+        assert np.allclose((~a).matrix, np.linalg.inv(a.matrix), atol=1e-12)
+    assert group.elements[1].matrix == pytest.approx(planar_turn(2 * np.pi / N))
+    quarter = [e for e in group.elements if e.exact]
+    assert len(quarter) == np.gcd(N, 4) * (1 if make is groups.cyclic else 2)
+
+
+def test_subgroups_off_the_lattice_have_their_usual_names():
+    D8, C12 = groups.dihedral(8), groups.cyclic(12)
+    assert str(D8.subgroup([2])) == "C4"
+    assert str(D8.subgroup([1])) == "C8"
+    assert str(C12.subgroup([4])) == "C3"
+    assert D8.subgroup([2]) == groups.cyclic(4)
+    assert D8.subgroup([2]).exact
+    assert D8.quotient("C4", 2).channels == 8
+    assert str(groups.cyclic(16).regular(2).restrict("C8")) != "C8.regular(4)"  # interleaved
+    assert str(D8.trivial(3).restrict("C8")) == "C8.trivial(3)"
+
+
+def test_equal_elements_have_equal_bits_whatever_product_they_come_from():
+    group = groups.cyclic(360)
+    element = group.elements[7]
+    for _ in range(3):
+        element = element * element * element
+    assert element.index == 7 * 27 % 360
+    assert groups.cyclic(24).smaller("C8").members <= group.members

@@ -1,7 +1,8 @@
 """Spreading free weights over the entries of a filter.
 
-One gather writes each entry straight into its place in torch's layout. Its derivative, a scatter
-and a sum over the outputs of a copy, is torch's own: to any order, forward and backward.
+On the lattice one gather writes each entry straight into its place in torch's layout. Its
+derivative, a scatter and a sum over the outputs of a copy, is torch's own: to any order, forward
+and backward. Off the lattice a gather and a product with sampled functions mix each entry.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symconv.lattice.orbits import Orbits
+from symconv.lattice.steerable import Steered
 
 
 def source_of(orbits: Orbits, outputs: int) -> np.ndarray:
@@ -51,6 +53,39 @@ def spread(weight: Tensor, source: Tensor, signed: bool) -> Tensor:
     return every.gather(3, source[None, :, None].expand(*shape, source.shape[1]))
 
 
+def expand(weight: Tensor, index: Tensor, basis: Tensor) -> Tensor:
+    """Filters mixed from functions: ``y[r, o, c, q e] = sum_k w[r, c, index[o, q], k] b[o, k, e]``.
+
+    Args:
+        weight: Free weights (R, C, rows * K).
+        index: (O, Q), the row of the weights that each part takes.
+        basis: (O, K, E), an output's functions.
+
+    Returns:
+        (R, O, C, Q * E). Summed in the weight's own type, under autocast too.
+
+    Example:
+        >>> index, basis = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[[2.0]], [[3.0]]])
+        >>> expand(torch.tensor([[[1.0, 10.0]]]), index, basis).flatten()
+        tensor([ 2., 20., 30.,  3.])
+    """
+    rows, columns = weight.shape[:2]
+    (outputs, parts), functions = index.shape, basis.shape[1]
+    kind = weight.device.type
+    if torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            return expand(weight, index, basis)
+    mixed = weight.unflatten(-1, (-1, functions))
+    # Outputs first, so that one product serves all filters of an output.
+    if parts == 1 and mixed.shape[2] == 1:
+        mixed = mixed.reshape(1, -1, functions)
+    else:
+        mixed = mixed.index_select(2, index.flatten()).unflatten(2, (outputs, parts))
+        mixed = mixed.movedim(2, 0).reshape(outputs, -1, functions)
+    y = torch.matmul(mixed, basis)
+    return y.view(outputs, rows, columns, -1).movedim(0, 1)
+
+
 def with_negatives(weight: Tensor) -> Tensor:
     """(weights, minus weights, zero) along the last axis."""
     return torch.cat([weight, -weight, weight.new_zeros(*weight.shape[:-1], 1)], -1)
@@ -64,3 +99,14 @@ def reference_spread(weight: Tensor, orbits: Orbits, outputs: int) -> Tensor:
             matrix[entry, owner] = sign
     entries = torch.from_numpy(matrix).to(weight).unflatten(0, (outputs, -1))
     return torch.einsum("rcw,oew->roce", weight, entries)
+
+
+def reference_expand(weight: Tensor, tie: Steered) -> Tensor:
+    """`expand` output by output and part by part (slow)."""
+    free = weight.unflatten(-1, (tie.rows, tie.functions))
+    basis = torch.from_numpy(tie.basis).to(weight)
+    outputs = [
+        torch.cat([free[:, :, int(row)] @ basis[o] for row in tie.index[o]], -1)
+        for o in range(len(tie.basis))
+    ]
+    return torch.stack(outputs, 1)

@@ -1,9 +1,10 @@
-"""The groups that act exactly on a pixel lattice: signed permutation matrices.
+"""Groups of turns and mirrors: those that act exactly on a pixel lattice, and C_N and D_N.
 
 A lattice of points is mapped onto itself by an orthogonal matrix only if that matrix permutes the
 axes and flips some of them. In n dimensions these form the hyperoctahedral group B_n with
-n! * 2**n elements: the mirror in 1-D, D4 in 2-D, the full octahedral group in 3-D. Everything here
-is integer arithmetic, and one code path serves every dimension.
+n! * 2**n elements: the mirror in 1-D, D4 in 2-D, the full octahedral group in 3-D. They are integer
+arithmetic, and one code path serves every dimension. In the plane there are also the turns by any
+part of the whole (`exact` is False): on a lattice they act by interpolation.
 
 Matrices act on positions in tensor order (row before column), so the quarter turn is the one of
 `torch.rot90(x, 1, (-2, -1))`: content at (row, column) about the centre moves to (-column, row).
@@ -12,14 +13,15 @@ Matrices act on positions in tensor order (row before column), so the quarter tu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Integral
 
 import numpy as np
 
 from symconv.errors import StructureError
-from symconv.lattice import representations
+from symconv.lattice import planar, representations
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,13 @@ class Element:
 
     @property
     def matrix(self) -> np.ndarray:
-        """The signed permutation matrix (n, n), acting on positions in tensor order."""
+        """The orthogonal matrix (n, n), acting on positions in tensor order."""
         return self.group.matrices[self.index]
+
+    @property
+    def exact(self) -> bool:
+        """Whether it maps the lattice onto itself: a signed permutation of the axes."""
+        return planar.is_signed_permutation(self.matrix)
 
     def __mul__(self, other: Element) -> Element:
         if self.group != other.group:
@@ -47,11 +54,12 @@ class Element:
 
 
 class Group:
-    """A finite group of signed permutation matrices, closed from its generators.
+    """A finite group of orthogonal matrices, closed from its generators.
 
     Attributes:
         name: How it is written, "C4" for instance.
-        matrices: Integer array (order, n, n); the identity first.
+        matrices: Array (order, n, n), the identity first: signed permutations as integers, or in
+            the plane turns and mirrors of any finite order.
         generators: Indices into `matrices` of elements that generate the group.
 
     Example:
@@ -66,14 +74,24 @@ class Group:
     def __init__(self, name: str, generators: Iterable[np.ndarray], dimension: int):
         self.name = name
         self.dimension = dimension
-        steps = [np.asarray(g, dtype=np.int64) for g in generators]
+        steps = [np.asarray(g) for g in generators]
+        exact = all(planar.is_signed_permutation(step) for step in steps)
         for step in steps:
-            if step.shape != (dimension, dimension) or not _is_signed_permutation(step):
+            if step.shape != (dimension, dimension) or not (exact or dimension == 2):
                 raise StructureError(
                     f"signed permutation matrices of {dimension} axes", step.tolist()
                 )
-        self.matrices = _closure(steps, dimension)
-        self.generators = tuple(self._find(step) for step in steps)
+        self._cuts = None if exact else planar.finest(steps)
+        self.matrices = _closure(
+            [self._multiple(step) for step in steps], dimension, self._multiple
+        )
+        self.generators = tuple(self._find(self._multiple(step)) for step in steps)
+
+    def _multiple(self, matrices: np.ndarray) -> np.ndarray:
+        """Products of elements without their rounding, so that equal ones have equal bits."""
+        if self._cuts is None:
+            return matrices.astype(np.int64)
+        return planar.snapped(matrices, self._cuts)
 
     def _find(self, matrix: np.ndarray) -> int:
         found = np.flatnonzero((self.matrices == matrix).all(axis=(1, 2)))
@@ -88,8 +106,8 @@ class Group:
 
     @property
     def exact(self) -> bool:
-        """True: every element maps the lattice onto itself, without interpolation."""
-        return True
+        """Whether every element maps the lattice onto itself, without interpolation."""
+        return self._cuts is None
 
     @property
     def elements(self) -> tuple[Element, ...]:
@@ -99,7 +117,7 @@ class Group:
     @cached_property
     def product(self) -> np.ndarray:
         """Multiplication table (order, order): ``product[a, b]`` is "first b, then a"."""
-        both = np.einsum("aij,bjk->abik", self.matrices, self.matrices)
+        both = self._multiple(np.einsum("aij,bjk->abik", self.matrices, self.matrices))
         keys = {m.tobytes(): index for index, m in enumerate(self.matrices)}
         flat = both.reshape(-1, self.dimension, self.dimension)
         return np.array([keys[m.tobytes()] for m in flat]).reshape(self.order, self.order)
@@ -115,6 +133,8 @@ class Group:
 
         There padding must be equal at both ends, and the sampling grid of a strided layer centred.
         """
+        if not self.exact:
+            return (True,) * self.dimension
         return tuple((self.matrices == -1).any(axis=(0, 2)).tolist())
 
     def keeps(self, values: Sequence[int]) -> bool:
@@ -124,6 +144,8 @@ class Group:
             >>> cyclic(4).keeps((3, 5)), dihedral(2).keeps((3, 5))
             (False, True)
         """
+        if not self.exact:
+            return len(set(values)) <= 1
         return bool((np.abs(self.matrices) @ np.asarray(values) == np.asarray(values)).all())
 
     def _index(self, element: int | Element) -> int:
@@ -158,14 +180,18 @@ class Group:
         )
         if name is None:
             members = made.members
-            usual = (g for g in _usual(self.dimension) if g.members == members)
+            usual = (g for g in _usual(self.dimension, made.order) if g.members == members)
             return next(usual, made)
         return made
 
     @cached_property
     def members(self) -> frozenset[bytes]:
         """The elements as a set, whatever their order."""
-        return frozenset(m.tobytes() for m in self.matrices)
+        whole = np.rint(self.matrices)
+        return frozenset(
+            (w.astype(np.int64) if (w == m).all() else m).tobytes()
+            for w, m in zip(whole, self.matrices, strict=True)
+        )
 
     def smaller(self, subgroup: Group | str) -> Group:
         """A subgroup of this group, given itself or by its short name.
@@ -191,7 +217,11 @@ class Group:
         return representations.sign(self).field(copies)
 
     def vector(self, copies: int = 1) -> representations.Field:
-        """A field of vectors over the axes of space, such as a gradient: n channels a copy."""
+        """A field of vectors over the axes of space, such as a gradient: n channels a copy.
+
+        Raises:
+            StructureError: Some element mixes the axes, as turns by 45 degrees do.
+        """
         return representations.vector(self).field(copies)
 
     def regular(self, copies: int = 1) -> representations.Field:
@@ -214,21 +244,18 @@ class Group:
         return self.name
 
 
-def _is_signed_permutation(matrix: np.ndarray) -> bool:
-    ones = np.abs(matrix)
-    return bool((ones.sum(0) == 1).all() and (ones.sum(1) == 1).all() and (ones <= 1).all())
-
-
-def _closure(steps: list[np.ndarray], dimension: int) -> np.ndarray:
+def _closure(
+    steps: list[np.ndarray], dimension: int, multiple: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Everything the steps generate; the first step's powers come first, so C4 is e, r, r2, r3."""
-    found = [np.eye(dimension, dtype=np.int64)]
+    found = [multiple(np.eye(dimension))]
     seen = {found[0].tobytes()}
     for count in range(len(steps)):
         frontier = list(found)
         while frontier:
             element = frontier.pop(0)
             for step in steps[: count + 1]:
-                after = element @ step
+                after = multiple(element @ step)
                 if after.tobytes() not in seen:
                     seen.add(after.tobytes())
                     found.append(after)
@@ -250,9 +277,6 @@ def _turn(dimension: int, first: int, second: int) -> np.ndarray:
     return matrix
 
 
-_QUARTER = _turn(2, 0, 1)
-
-
 def trivial(n: int) -> Group:
     """The group of the identity alone, in n dimensions."""
     return Group(f"trivial({n})", [], n)
@@ -266,21 +290,31 @@ def flip(n: int, axis: int = -1) -> Group:
 
 
 def cyclic(N: int) -> Group:
-    """The turns of the plane by multiples of 360 / N degrees that map the lattice onto itself.
+    """The turns of the plane by multiples of 360 / N degrees.
+
+    Those by quarter turns map a square lattice onto itself: for N in 1, 2, 4 the group acts
+    exactly, for any other N by interpolation.
 
     Raises:
-        StructureError: N is not 1, 2 or 4: no other turn maps a square lattice onto itself.
+        StructureError: N is not a whole number from 1 to 1,000.
+
+    Example:
+        >>> cyclic(8).exact, [g.exact for g in cyclic(8).elements[:3]]
+        (False, [True, False, True])
     """
-    if N not in (1, 2, 4):
-        raise StructureError("N in 1, 2, 4 (turns that map the lattice onto itself)", N)
-    return Group(f"C{N}", [] if N == 1 else [np.linalg.matrix_power(_QUARTER, 4 // N)], 2)
+    _check_turns(N)
+    return Group(f"C{N}", [] if N == 1 else [planar.turn(1, N)], 2)
 
 
 def dihedral(N: int) -> Group:
     """The turns of `cyclic(N)` and the mirror of the last axis (left and right): order 2 N."""
-    turns = cyclic(N)
-    steps = [turns.matrices[g] for g in turns.generators]
-    return Group(f"D{N}", [*steps, _flip(2, 1)], 2)
+    _check_turns(N)
+    return Group(f"D{N}", [*([] if N == 1 else [planar.turn(1, N)]), _flip(2, 1)], 2)
+
+
+def _check_turns(N: int) -> None:
+    if not isinstance(N, Integral) or not 1 <= N <= planar.LARGEST:
+        raise StructureError(f"a whole number N of turns from 1 to {planar.LARGEST}", repr(N))
 
 
 def octahedral() -> Group:
@@ -316,9 +350,10 @@ _NAMED = {"mirror": lambda: flip(1), "p4": lambda: cyclic(4), "p4m": lambda: dih
 
 
 @lru_cache
-def _usual(dimension: int) -> tuple[Group, ...]:
-    """The groups of a dimension that have a name, to call subgroups by."""
-    plane = [make(N) for N in (1, 2, 4) for make in (cyclic, dihedral)] if dimension == 2 else []
+def _usual(dimension: int, order: int) -> tuple[Group, ...]:
+    """The groups of a dimension that have a name and may have this order, to call subgroups by."""
+    plane = [cyclic(order), *([] if order % 2 else [dihedral(order // 2)])]
+    plane = plane if dimension == 2 else []
     space = [octahedral(), full_octahedral()] if dimension == 3 else []
     flips = [flip(dimension, axis) for axis in range(dimension)]
     return (*plane, *space, trivial(dimension), *flips, hyperoctahedral(dimension))
@@ -328,8 +363,8 @@ def parse(name: str | Group, dimension: int | None = None) -> Group:
     """The group that a short name stands for; a group is given back as it is.
 
     Args:
-        name: "C1", "C2", "C4", "D1", "D2", "D4", "p4" (C4), "p4m" (D4), "O", "Oh", "B1" and so
-            on, "mirror", "trivial(2)", "flip(2, 0)", or "trivial" (which needs `dimension`).
+        name: "C4", "D8" and so on for any number of turns, "p4" (C4), "p4m" (D4), "O", "Oh", "B1"
+            and so on, "mirror", "trivial(2)", "flip(2, 0)", or "trivial" (needs `dimension`).
         dimension: Number of space axes the group must have.
 
     Raises:
@@ -348,7 +383,7 @@ def parse(name: str | Group, dimension: int | None = None) -> Group:
 
 
 def _from_name(name: str, dimension: int | None) -> Group:
-    known = "C1 C2 C4 D1 D2 D4 p4 p4m O Oh B1 B2 B3 mirror trivial"
+    known = "C1 C2 C3 ... D1 D2 D3 ... p4 p4m O Oh B1 B2 B3 mirror trivial"
     if not isinstance(name, str):
         raise StructureError(f"a group or a group name among {known}", repr(name))
     if name == "trivial":

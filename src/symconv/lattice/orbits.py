@@ -130,7 +130,8 @@ def filter_orbits(in_field: Field, out_field: Field, kernel_size: Sequence[int])
     Args:
         in_field: Field of the input.
         out_field: Field of the output, over the same group.
-        kernel_size: Taps per axis.
+        kernel_size: Taps per axis. A group off the lattice moves taps onto taps for kernel 1 only
+            (`steerable` serves the others).
 
     Returns:
         Orbits over the flattened (out channels, in channels, *kernel_size).
@@ -157,8 +158,8 @@ def filter_orbits(in_field: Field, out_field: Field, kernel_size: Sequence[int])
     shape = (out_field.channels, in_field.channels, len(axes))
     images, signs = [], []
     for g in group.generators:
-        moved = centred @ group.matrices[g].T
-        if (np.abs(group.matrices[g]) @ kernel != kernel).any():
+        moved = np.rint(centred @ group.matrices[g].T).astype(np.int64)
+        if not group.keeps(kernel.tolist()):
             raise StructureError(
                 f"a kernel of equal lengths on the axes that {group} exchanges", tuple(kernel_size)
             )

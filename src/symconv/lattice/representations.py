@@ -55,7 +55,8 @@ class Representation:
         places = self.group.positions_of(subgroup)
         smaller = self.group.smaller(subgroup)
         permutation, signs = self.permutation[places], self.signs[places]
-        for known in (trivial(smaller), sign(smaller), vector(smaller), regular(smaller)):
+        vectors = (vector(smaller),) if smaller.exact else ()
+        for known in (trivial(smaller), sign(smaller), *vectors, regular(smaller)):
             copies, rest = divmod(self.size, known.size)
             if rest:
                 continue
@@ -213,7 +214,17 @@ def sign(group: Group) -> Representation:
 
 
 def vector(group: Group) -> Representation:
-    """The group's own matrices: n channels, a vector over the axes of space."""
+    """The group's own matrices: n channels, a vector over the axes of space.
+
+    Raises:
+        StructureError: Some element mixes the axes.
+    """
+    if not group.exact:
+        raise StructureError(
+            "a group that permutes the axes, for a vector field",
+            f"{group}, whose turns mix them",
+            "use a regular field, or a subgroup such as C4",
+        )
     image = np.abs(group.matrices).argmax(axis=1)
     return Representation(group, f"{group}.vector({{copies}})", image, group.matrices.sum(axis=1))
 

@@ -28,10 +28,13 @@ class Tied:
         base: The plain convolution, weights (out, in // groups, *kernel).
         orbits: Weight and sign of each of those entries; sign 0 where forced to zero, and then
             there is no connection.
+        free: Free weights where the entries are mixtures of them (a steered filter), and `orbits`
+            names each entry by itself; None where each entry holds one weight.
     """
 
     base: Windowed
     orbits: Orbits
+    free: int | None = None
 
     @property
     def input_shape(self) -> Shape:
@@ -45,8 +48,8 @@ class Tied:
 
     @property
     def parameters(self) -> int:
-        """Free weights: the orbits."""
-        return self.orbits.count
+        """Free weights: the orbits, or those that steered entries are mixtures of."""
+        return self.orbits.count if self.free is None else self.free
 
     @property
     def macs(self) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 from symconv.errors import StructureError
 from symconv.functional import check_input, pad
-from symconv.kernels.tied import source_of, spread, with_negatives
+from symconv.kernels.tied import expand, source_of, spread, with_negatives
 from symconv.lattice.centring import check_window, padded_more
 from symconv.lattice.filters import Block, Filter
 from symconv.lattice.orbits import Orbits
 from symconv.lattice.representations import Field
+from symconv.lattice.steerable import Steered
 from symconv.lattice.windows import Size, Window, per_axis
+from symconv.nn._fourier import Plan, plan_of, through_fourier
 from symconv.nn.centring import alignment
 from symconv.structure import Structure
 
@@ -142,7 +144,7 @@ class _GroupConv(nn.Module):
         """Parameters and tables for a filter, and for the bias: a filter from nothing."""
         scalar, point = self.out_field.group.trivial(1), (1,) * self.dimension
         self._filter, self._offset = filter_, Filter.of(scalar, self.out_field, point)
-        self._kept: tuple[Tensor, tuple[Any, ...], Tensor] | None = None
+        self._kept: tuple[Tensor, tuple[Any, ...], Any] | None = None
         if bias and not self._offset.count:
             raise StructureError(
                 "an output field with an invariant vector (trivial, regular, quotient) for a bias",
@@ -161,8 +163,10 @@ class _GroupConv(nn.Module):
         with torch.inference_mode(False):  # tables made for inference could not be trained with
             for row, blocks in enumerate(self._filter.rows):
                 for column, block in enumerate(blocks):
-                    source = torch.from_numpy(_source(block.orbits, block.out_size)).to(device)
-                    self.register_buffer(f"_source_{row}_{column}", source, persistent=False)
+                    for name, table in _tables(block.tie, block.out_size).items():
+                        kind = self.weight.dtype if table.dtype.kind == "f" else None
+                        held = torch.from_numpy(table).to(device, kind)
+                        self.register_buffer(f"_{name}_{row}_{column}", held, persistent=False)
             bias = torch.from_numpy(source_of(self._offset.orbits, self.out_channels)).flatten()
             self.register_buffer("_bias_source", bias.to(device), persistent=False)
 
@@ -209,7 +213,15 @@ class _GroupConv(nn.Module):
             self._register_tables()
 
     def _current_filter(self) -> Tensor:
-        """The filter, kept from the last call where no gradient is asked for."""
+        return self._current("filter", self._spread)
+
+    def _current(self, name: str, make: Callable[[Tensor], Any]) -> Any:
+        """What `make` makes of the weights, kept from the last call where no gradient is asked for.
+
+        Args:
+            name: What it is, "filter" or "blocks": one of them is kept.
+            make: A function of the weights alone.
+        """
         self._check_tables()
         weight = self.weight
         reusable = (
@@ -218,17 +230,21 @@ class _GroupConv(nn.Module):
             and not weight.is_inference()
         )
         if not reusable:
-            return self._spread(weight)
+            return make(weight)
         # Writing through `.data` leaves the version as it is, so on the CPU values are compared;
         # elsewhere that would wait for the device, and `train()` or `eval()` is the remedy.
-        state = weight.data_ptr(), weight._version, weight.dtype, weight.device
+        state = name, weight.data_ptr(), weight._version, weight.dtype, weight.device
         if self._kept is not None:
-            seen, at, filter_ = self._kept
+            seen, at, made = self._kept
             if at == state and (weight.device.type != "cpu" or torch.equal(seen, weight)):
-                return filter_
+                return made
         seen = weight.detach().clone() if weight.device.type == "cpu" else weight
-        self._kept = seen, state, self._spread(weight)
+        self._kept = seen, state, make(weight)
         return self._kept[2]
+
+    @cached_property
+    def _fourier(self) -> Plan | None:
+        return plan_of(self)
 
     def full_bias(self) -> Tensor | None:
         """The bias of every channel, 0 where there is none; None for a layer without bias."""
@@ -257,8 +273,11 @@ class _GroupConv(nn.Module):
     def _part(self, row: int, column: int, free: Tensor) -> Tensor:
         """A block of the filter: (out copies, out size, in copies, in size * taps)."""
         b: Block = self._filter.rows[row][column]
-        free = free.view(b.blocks * b.out_copies, b.in_copies, b.orbits.count)
-        return spread(free, getattr(self, f"_source_{row}_{column}"), b.signed)
+        free = free.view(b.blocks * b.out_copies, b.in_copies, b.tie.count)
+        source = getattr(self, f"_source_{row}_{column}")
+        if isinstance(b.tie, Steered):
+            return expand(free, source, getattr(self, f"_basis_{row}_{column}"))
+        return spread(free, source, b.signed)
 
     # Use
 
@@ -266,6 +285,8 @@ class _GroupConv(nn.Module):
         """The output for an input (N, in_field.channels, *S), or without N."""
         n = self.dimension
         check_input(x, n, self.in_channels, str(self.in_field))
+        if not torch.compiler.is_compiling() and (y := through_fourier([self], x)) is not None:
+            return y
         window = self._window_at(x.shape[-n:])
         if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
             window.output_size(x.shape[-n:])
@@ -334,8 +355,11 @@ class _GroupConv(nn.Module):
 
 
 @lru_cache(maxsize=1024)
-def _source(orbits: Orbits, outputs: int) -> np.ndarray:
-    return source_of(orbits, outputs)  # no tensor: one would keep the mode it was made in
+def _tables(tie: Orbits | Steered, outputs: int) -> dict[str, np.ndarray]:
+    # no tensors: they would keep the mode they were made in
+    if isinstance(tie, Steered):
+        return {"source": tie.index, "basis": tie.basis}
+    return {"source": source_of(tie, outputs)}
 
 
 def _slice(weight: Tensor, block: Block) -> Tensor:
