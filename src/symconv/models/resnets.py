@@ -16,7 +16,7 @@ from symconv.models.network import Classifier, Network, choice, count, probabili
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3),
           152: (3, 8, 36, 3)}  # fmt: skip
-STEMS = ("standard", "small")
+STEMS = {"standard": 4, "half": 2, "small": 1}  # and their strides
 
 
 class Residual(nn.Module):
@@ -112,7 +112,7 @@ class ResNet(Network):
         windows: str,
         zero_init: bool,
     ):
-        first = 4 if stem == "standard" else 1
+        first = STEMS[stem]
         odd = windows == "odd"
         super().__init__(kit, in_channels, first * 2 ** (len(stages) - 1), int(odd))
         into, out = kit.picture(in_channels), kit.hidden(width)
@@ -120,7 +120,7 @@ class ResNet(Network):
             layers = [strided(kit, into, out, 7, 2, windows), kit.batch_norm(out), nn.ReLU()]
             layers.append(kit.max_pool(out, 3, 2, 1) if odd else kit.max_pool(out, 2, 2))
         else:
-            layers = [kit.conv(into, out, 3), kit.batch_norm(out), nn.ReLU()]
+            layers = [strided(kit, into, out, 3, first, windows), kit.batch_norm(out), nn.ReLU()]
         self.stem = nn.Sequential(*layers)
         self.stages, block = nn.ModuleList(), bottleneck if deep else basic
         for stage, blocks in enumerate(stages):
@@ -170,7 +170,7 @@ def resnet(
 
     Shapes: input (N, in_channels, \*S) of any size, output (N, classes). Scores are invariant
     under the group up to rounding on *centred* sizes. With ``windows="even"`` those are the
-    multiples of `net.stride` (32, with the small stem 8, of depth 6 n + 2 4), such as 224 and 32;
+    multiples of `net.stride` (32; with the small stem 8, of depth 6 n + 2 4), such as 224 and 32;
     with "odd" the multiples plus one, such as 225 and 33. Groups that act inexactly (such as C8)
     keep the scores at quarter turns only.
 
@@ -188,8 +188,8 @@ def resnet(
         windows: "even": windows that stride have one tap more than published (8, 4), the stem
             pools by 2 x 2, and shortcuts average 2 x 2 sites; "odd": the published windows (7, 3,
             3 and 1), with which ``resnet(50, windows="odd")`` is the published network.
-        stem: "standard" (a 7 x 7 convolution and a pool, together stride 4) or "small" (3 x 3,
-            stride 1); by default as the depth suggests.
+        stem: "standard" (a 7 x 7 convolution and a pool, together stride 4), "half" (3 x 3,
+            stride 2) or "small" (3 x 3, stride 1); by default as the depth suggests.
         zero_init: Start every block's last norm at zero, so that blocks begin as the identity
             (Goyal et al. 2017)?
 
@@ -217,7 +217,7 @@ def resnet(
         known = ", ".join(map(str, STAGES))
         raise StructureError(f"a depth among {known}, or 6 n + 2 such as 20 or 56", repr(depth))
     stem = stem or ("standard" if standard else "small")
-    choice(stem, "stem", STEMS)
+    choice(stem, "stem", tuple(STEMS))
     choice(windows, "windows", WINDOWS)
     recipe = partial(
         ResNet,
