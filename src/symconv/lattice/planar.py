@@ -61,9 +61,8 @@ def parts(matrix: np.ndarray) -> tuple[Fraction, bool]:
     matrix = np.asarray(matrix, float)
     angle = math.atan2(matrix[1, 0], matrix[0, 0]) / (2 * math.pi)
     found = Fraction(angle).limit_denominator(LARGEST) % 1, bool(np.linalg.det(matrix) < 0)
-    if not np.allclose(
-        from_turns(np.array(float(found[0])), np.array(found[1])), matrix, atol=1e-9
-    ):
+    again = from_turns(np.array(float(found[0])), np.array(found[1]))
+    if not np.allclose(again, matrix, rtol=0, atol=1e-9):
         raise StructureError(
             f"turns and mirrors of the plane whose order is at most {LARGEST}", matrix.tolist()
         )
