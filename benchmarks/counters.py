@@ -83,6 +83,32 @@ def torchprofile(model: nn.Module, x: Tensor) -> float:
     return importlib.import_module("torchprofile").profile_macs(model, x)
 
 
+def parameters() -> dict[str, Any]:
+    """Parameters of the network with one weight under two names, by those that report them."""
+    x, shape = torch.randn(TOKENS), TOKENS[1:]
+    reports: dict[str, Callable[[nn.Module], float]] = {
+        "symconv": lambda m: (
+            sc.audit(m, x, receptive_field=False, equivariance=False, sizes=False).total.parameters
+        ),
+        "torchinfo": lambda m: (
+            importlib.import_module("torchinfo").summary(m, input_data=x, verbose=0).total_params
+        ),
+        "thop": lambda m: importlib.import_module("thop").profile(m, (x,), verbose=False)[1],
+        "ptflops": lambda m: importlib.import_module("ptflops").get_model_complexity_info(
+            m, shape, as_strings=False, print_per_layer_stat=False
+        )[1],
+        "calflops": lambda m: importlib.import_module("calflops").calculate_flops(
+            m, args=[x], output_as_string=False, print_results=False
+        )[2],
+    }
+    there = installed()
+    return {
+        name: counted(lambda m, _, report=report: report(m), Tied, TOKENS)
+        for name, report in reports.items()
+        if name in there
+    }
+
+
 COUNTERS: dict[str, tuple[str, Callable[[nn.Module, Tensor], float]]] = {
     "symconv": ("symconv", ours),
     "torch FlopCounterMode": ("torch", torch_flops),
@@ -254,8 +280,11 @@ def main() -> None:
         lambda case, value: value if isinstance(value, str) else f"{value / SMALL[case][2]:.3g}",
     )
     print("\nMACs over the count by hand\n", *transposed(tiny), sep="\n")
+    tied = parameters()
+    print(f"\nParameters of one weight under two names ({32 * 32:,} by hand):")
+    print(", ".join(f"{name} {value:,.0f}" for name, value in tied.items()))
     if options.json:
-        report = {"versions": versions, "networks": large, "small": small}
+        report = {"versions": versions, "networks": large, "small": small, "tied": tied}
         options.json.write_text(json.dumps(report, indent=2))
 
 

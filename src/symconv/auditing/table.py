@@ -81,7 +81,12 @@ def tables(audit: Audit) -> list[Table]:
     return found
 
 
-def _layers(rows: Sequence[LayerRow]) -> Table:
+def _layers(every: Sequence[LayerRow]) -> Table:
+    """The layers that multiply; where nothing was counted, all of them."""
+    rows = [row for row in every if row.weights or row.macs or row.note] or every
+    hidden = len(every) - len(rows)
+    left_out = [f"Left out: {hidden} that multiply nothing."] if hidden else []
+
     def cells(get: Any) -> list[str]:
         return ["-" if (value := get(row)) is None else str(value) for row in rows]
 
@@ -102,8 +107,9 @@ def _layers(rows: Sequence[LayerRow]) -> Table:
         Column("sees", [words.field_cell(r.receptive_field) for r in rows], 1),
     ]
     notes = [
+        *left_out,
         "fan-in: inputs an output sees. uses: connections per weight. sees: receptive field in "
-        "input positions (*: with holes). Three digits here, all of them in --json and the page."
+        "input positions (*: with holes). The page and to_json() have all layers and digits."
     ]
     return Table("layers", columns, notes + [f"{r.name}: {r.note}" for r in rows if r.note])
 

@@ -68,7 +68,9 @@ def tail(name: str, width: int = 28) -> str:
 def totals(total: Total) -> list[str]:
     """What the whole model holds and does; exact, or said to be a lower bound."""
     least = "at least " if total.unknown else ""
-    share = f" ({100 * total.padding_macs / total.macs:.1f} % on padding)" if total.macs else ""
+    share = ""
+    if total.padding_macs:
+        share = f" ({100 * total.padding_macs / total.macs:.1f} % of them on zero padding)"
     said = [
         f"{total.parameters:,} parameters, {least}{total.macs:,} MACs{share}, "
         f"{least}{total.connections:,} connections."
