@@ -28,6 +28,7 @@ from symconv.nn.local_transpose import (
     LocallyConnectedTranspose3d,
 )
 from symconv.nn.pointwise import check_pointwise
+from symconv.nn.pointwise_chain import PointwiseChain
 from symconv.nn.region import RegionConv1d, RegionConv2d, RegionConv3d
 from symconv.nn.sparse import SparseLinear
 from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
@@ -60,6 +61,7 @@ __all__ = [
     "LocallyConnectedTranspose2d",
     "LocallyConnectedTranspose3d",
     "OffCentreWarning",
+    "PointwiseChain",
     "RegionConv1d",
     "RegionConv2d",
     "RegionConv3d",
