@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from symconv.auditing.call import Call, tensors_of
 from symconv.auditing.counts.fake import fake
-from symconv.auditing.counts.provenance import Provenance, tensors
+from symconv.auditing.counts.provenance import KEPT, Provenance, tensors
 from symconv.auditing.counts.rows import tabulate
-from symconv.auditing.counts.watch import Visit, Watch
+from symconv.auditing.counts.visits import Visit, Visits
+from symconv.auditing.counts.watch import Outward, Watch
 from symconv.auditing.report import LayerRow, Total
 from symconv.auditing.state import left_as_found
 
@@ -62,29 +64,37 @@ def count(call: Call) -> Counts:
     """
     with left_as_found(call.model, guarded=False), _plain_attention(), torch.no_grad():
         try:
-            with fake(call) as quick:
-                return _count(quick)
+            with _quiet(), fake(call) as quick:
+                watched = _watch(quick, numbers=False)
+            return _tabulated(call, *watched)
         except Exception:
             pass  # it needs numbers, or it is wrong: the real run tells
     with left_as_found(call.model), _plain_attention(), torch.no_grad():
         try:
-            return _count(call)
+            watched = _watch(call, numbers=True)
         except Exception:
             call.check()  # is it the model's own fault?
             raise
+        return _tabulated(call, *watched)
 
 
-def _count(call: Call) -> Counts:
-    parameters: list[Tensor] = list(call.model.parameters())
+def _watch(call: Call, numbers: bool) -> tuple[Any, Visits, Provenance]:
+    """Run a call and see what happens."""
     provenance = Provenance()
-    for number, parameter in enumerate(parameters):
+    for number, parameter in enumerate(call.model.parameters()):
         provenance.add(parameter, number)
     for constant in [*call.model.buffers(), *_attributes(call.model)]:
-        provenance.add(constant, None)
-    with Watch(call.model, provenance) as watch:
-        output = call.run()
-    items = _items(call, output, watch.visits)
-    return Counts(*tabulate(call.model, parameters, watch.visits, items, provenance.used))
+        provenance.add(constant, KEPT)
+    visits = Visits(call.model, provenance)
+    outward = Outward(visits) if numbers else nullcontext()
+    with visits, outward, Watch(visits, provenance, numbers):
+        return call.run(), visits, provenance
+
+
+def _tabulated(call: Call, output: Any, visits: Visits, provenance: Provenance) -> Counts:
+    reported = visits.settled()
+    items = _items(call, output, reported)
+    return Counts(*tabulate(call.model, reported, items, provenance))
 
 
 def _attributes(model: nn.Module) -> Iterator[Tensor]:
@@ -103,7 +113,7 @@ def _items(call: Call, output: Any, visits: list[Visit]) -> int:
     items = given[0][1].shape[0]
     if not items or made[0][1].shape[0] != items:
         return 1
-    uses = [use for visit in visits for use in visit.uses]
+    uses = [use for visit in visits for use in visit.uses if not use.of_weights_alone]
     numbers = [n for u in uses for n in (u.inputs, u.outputs, u.connections, u.items) if n]
     numbers += [n for visit in visits if visit.whole for n in (visit.inputs, visit.outputs)]
     return 1 if any(n % items for n in numbers) else items
@@ -118,3 +128,15 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own log of what fake tensors cannot do: the real run tells."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symconv.auditing.counts.provenance import stored
+from symconv.auditing.counts.provenance import size
 from symconv.errors import StructureError
 from symconv.lattice.windows import Window
 from symconv.structure import Structure
@@ -57,9 +57,9 @@ def matrix_product(a: Tensor, b: Tensor) -> list[Contraction]:
     """(..., r, k) times (..., k, c): r c k for each of the batch; only stored numbers if sparse."""
     terms, columns = a.shape[-1], 1 if b.dim() == 1 else b.shape[-1]
     if a.layout != torch.strided:
-        pairs = stored(a) * columns
+        pairs = size(a) * columns
     elif b.layout != torch.strided:
-        pairs = stored(b) * math.prod(a.shape[:-1])
+        pairs = size(b) * math.prod(a.shape[:-1])
     else:
         pairs = a.numel() * columns
     outputs = math.prod(a.shape[:-1]) * columns
@@ -87,9 +87,9 @@ def _conv(a: Named) -> Contraction:
     around = None if a.get("transposed") else a["zeros"](x, dimension)
     around = around or ((0, 0),) * dimension
     pads = [(p + b, p + e) for p, (b, e) in zip(numbers["padding"], around, strict=True)]
-    size = [s - b - e for s, (b, e) in zip(x.shape[2:], around, strict=True)]
+    inner = [s - b - e for s, (b, e) in zip(x.shape[2:], around, strict=True)]
     structure = conv_structure(
-        (x.shape[1], *size),
+        (x.shape[1], *inner),
         tuple(weight.shape),
         numbers["stride"],
         tuple(pads),
@@ -252,6 +252,15 @@ def _distances(a: Named, result: Tensor) -> list[Contraction]:
     return [Contraction("cdist", x1, x2, macs, result.numel(), terms, connections=macs)]
 
 
+def _bag(a: Named, result: Any) -> list[Contraction]:
+    """Sums of rows of a table; products only where the rows are weighted."""
+    table, scale = a["weight"], a.get("per_sample_weights")
+    if scale is None:
+        return []
+    macs, outputs = scale.numel() * table.shape[1], result[0].numel()
+    return [Contraction("embedding_bag", scale, table, macs, outputs, 0)]
+
+
 def _of(first: str, second: str) -> Callable[[Named, Any], list[Contraction]]:
     return lambda a, result: matrix_product(a[first], a[second])
 
@@ -285,6 +294,8 @@ FORMULAS: dict[str, Callable[[Named, Any], list[Contraction] | str]] = {
     "_cudnn_attention_forward": _heads_first,
     "_cudnn_rnn": _recurrent_stack,
     "_efficient_attention_forward": _length_first,
+    "_embedding_bag": _bag,
+    "_embedding_bag_forward_only": _bag,
     "_euclidean_dist": _distances,
     "_flash_attention_forward": _length_first,
     "_int_mm": _of("self", "mat2"),
@@ -348,6 +359,8 @@ def contractions(
     if getattr(operation, "namespace", None) != "aten":
         return str(operation)
     formula = FORMULAS.get(operation._opname.removesuffix("_"))
+    if operation._opname.startswith("_fft_"):
+        return "Fourier transform, whose operations depend on the library's plan"
     if formula is None:
         return str(operation)
     names = (argument.name for argument in operation._schema.arguments)

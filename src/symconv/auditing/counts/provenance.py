@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-NOTHING: frozenset[int] = frozenset()
+Span = tuple[int, int, int]  # memory, and from where to where in it
+Sources = frozenset[int]  # numbers of parameters, and KEPT
+
+KEPT = -1  # a buffer, or another tensor that a module keeps
+MADE: Sources = frozenset()  # a constant made in the forward
 
 
 class Provenance:
@@ -22,28 +26,30 @@ class Provenance:
     kept: they hold no data, and yet the identity of a storage that is gone is not given out again.
 
     Attributes:
-        sources: Memory -> numbers of the parameters behind it.
-        direct: Memory of the parameters themselves.
         used: Numbers of the parameters that some operation took.
+        foreign: Something outside torch's operations wrote to memory since this was last reset.
     """
 
     def __init__(self):
-        self.sources: dict[int, frozenset[int]] = {}
-        self.direct: set[int] = set()
         self.used: set[int] = set()
+        self.foreign = False
+        self._sources: dict[int, Sources] = {}
+        self._whole: dict[int, frozenset[Span]] = {}  # number of a parameter -> its spans
+        self._direct: set[int] = set()
+        self._blank: set[int] = set()
         self._references: dict[int, StorageWeakRef] = {}
         self._without: list[Tensor] = []
 
-    def add(self, tensor: Tensor, parameter: int | None) -> None:
-        """Make a tensor known: the parameter of this number, or a constant."""
+    def add(self, tensor: Tensor, number: int) -> None:
+        """Make a tensor known: the parameter of this number, or `KEPT`."""
         memory = self.memory(tensor)
-        known = self.sources.get(memory, NOTHING)
-        self.sources[memory] = known if parameter is None else known | {parameter}
-        if parameter is not None:
-            self.direct.add(memory)
+        self._sources[memory] = self._sources.get(memory, MADE) | {number}
+        if number != KEPT:
+            self._direct.add(memory)
+            self._whole[number] = frozenset(self._span(tensor) or [(-number - 1, 0, size(tensor))])
 
     def memory(self, tensor: Tensor) -> int:
-        """The identity of a tensor's memory; it is seen from now on."""
+        """The identity of a tensor's memory."""
         try:
             storage = tensor.untyped_storage()
         except (RuntimeError, NotImplementedError):  # sparse and nested tensors have none
@@ -54,35 +60,64 @@ class Provenance:
             self._references[address] = StorageWeakRef(storage)
         return address
 
-    def seen(self, tensor: Tensor) -> bool:
-        """Has anything observed made or taken this memory?"""
-        try:
-            return tensor.untyped_storage()._cdata in self._references
-        except (RuntimeError, NotImplementedError):
-            return True
-
-    def of(self, tensor: Tensor) -> frozenset[int] | None:
-        """The parameters behind a tensor; None for an activation."""
-        return self.sources.get(self.memory(tensor))
+    def of(self, tensor: Tensor) -> Sources | None:
+        """What is behind a tensor; None for an activation."""
+        return self._sources.get(self.memory(tensor))
 
     def is_parameter(self, tensor: Tensor) -> bool:
         """Is it a parameter, or a view of one?"""
-        return self.memory(tensor) in self.direct
+        return self.memory(tensor) in self._direct
+
+    def whole(self, number: int) -> frozenset[Span]:
+        """The memory of a parameter."""
+        return self._whole[number]
+
+    def weights(self, tensor: Tensor) -> frozenset[Span]:
+        """The trained numbers in a weight: its own, or of all parameters it is computed from."""
+        if self.is_parameter(tensor) and (span := self._span(tensor)):
+            return frozenset(span)
+        numbers = (self.of(tensor) or MADE) - {KEPT}
+        return frozenset(span for number in numbers for span in self._whole[number])
+
+    def _span(self, tensor: Tensor) -> list[Span]:
+        """The memory of a tensor, if it has no holes."""
+        if tensor.layout != torch.strided:
+            return []
+        numbers, reach = _extent(tensor)
+        start = int(tensor.storage_offset())
+        return [(self.memory(tensor), start, start + numbers)] if reach == numbers else []
 
     def follow(self, operation: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Take note of what one operation made of what."""
-        sources: frozenset[int] | None = NOTHING
-        if operation._opname not in ("lift_fresh", "lift"):  # a constant written in the forward
-            for tensor in tensors((args, kwargs)):
-                known = self.of(tensor)
+        name = getattr(operation, "_opname", "")
+        given = [self.memory(tensor) for tensor in tensors((args, kwargs))]
+        made = [self.memory(tensor) for tensor in tensors(result)]
+        self._notice_foreign(operation, name, given, made)
+        sources: Sources | None = MADE
+        if not name.startswith("lift"):  # a constant written in the forward
+            for memory in given:
+                known = self._sources.get(memory)
                 sources = None if known is None or sources is None else sources | known
-                self.used |= known or NOTHING
-        for tensor in tensors(result):
-            memory = self.memory(tensor)
+                self.used |= known or MADE
+        for memory in made:
             if sources is None:
-                self.sources.pop(memory, None)
-            elif memory not in self.direct:
-                self.sources[memory] = self.sources.get(memory, NOTHING) | sources
+                self._sources.pop(memory, None)
+            elif memory not in self._direct:
+                self._sources[memory] = self._sources.get(memory, MADE) | sources
+
+    def _notice_foreign(self, operation: Any, name: str, given: list[int], made: list[int]) -> None:
+        """Memory that is taken without anything having been written to it, as far as we saw."""
+        if name.startswith(("empty", "new_empty")):
+            self._blank.update(made)
+        elif self._blank:
+            taken = self._blank.intersection(given)
+            if taken and not getattr(operation, "is_view", True):
+                self.foreign |= not operation._schema.is_mutable
+                self._blank -= taken
+
+    def is_blank(self, tensor: Tensor) -> bool:
+        """Was nothing written to this memory, as far as we saw?"""
+        return self.memory(tensor) in self._blank
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -96,48 +131,56 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors(tuple(value.values()))
 
 
-def distinct(parameters: Iterable[Tensor]) -> int:
-    """How many numbers parameters hold, those that share memory once.
+def size(tensor: Tensor) -> int:
+    """Numbers that a tensor stores: fewer than its shape says if it is sparse or expanded.
 
     Example:
-        >>> import torch
-        >>> whole = torch.zeros(4, 3)
-        >>> distinct([whole, whole.T, whole[1], torch.zeros(2)])
-        14
+        >>> size(torch.eye(3)), size(torch.eye(3).to_sparse()), size(torch.ones(1).expand(5))
+        (9, 3, 1)
     """
-    spans: dict[int, list[tuple[int, int]]] = {}
-    count = 0
-    for tensor in parameters:
-        if tensor.layout != torch.strided:
-            count += stored(tensor)
-            continue
-        sizes = [
-            (int(n), int(step))
-            for n, step in zip(tensor.shape, tensor.stride(), strict=True)
-            if step
-        ]
-        numbers = math.prod(n for n, _ in sizes)
-        reach = 1 + sum((n - 1) * step for n, step in sizes)
-        if reach != numbers:  # no span of memory without holes, or an empty one
-            count += numbers
-            continue
-        start = int(tensor.storage_offset())
-        key = tensor.untyped_storage()._cdata
-        spans.setdefault(key, []).append((start, start + numbers))
-    return count + sum(map(_union, spans.values()))
+    if tensor.layout == torch.sparse_coo:
+        return tensor._values().numel()
+    if tensor.layout != torch.strided:
+        return tensor.values().numel()
+    return _extent(tensor)[0]
 
 
-def stored(tensor: Tensor) -> int:
-    """Numbers that a sparse tensor stores."""
-    values = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
-    return values.numel()
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """How many numbers a tensor has, and how far apart the first and the last one lie, plus 1."""
+    axes = [(int(n), int(s)) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if s]
+    numbers = math.prod(n for n, _ in axes) if tensor.numel() else 0
+    return numbers, 1 + sum((n - 1) * step for n, step in axes) if numbers else 0
 
 
-def _union(spans: list[tuple[int, int]]) -> int:
-    """Length of a union of intervals."""
-    total, end = 0, 0
+class Ledger:
+    """Memory that was counted already: each number once.
+
+    Example:
+        >>> ledger = Ledger()
+        >>> ledger.enter([(7, 0, 10)]), ledger.enter([(7, 5, 12), (8, 0, 3)])
+        (10, 5)
+    """
+
+    def __init__(self):
+        self._entered: dict[int, list[tuple[int, int]]] = {}
+
+    def enter(self, spans: Iterable[Span]) -> int:
+        """Count memory, and say how much of it is new."""
+        new = 0
+        for memory, start, stop in spans:
+            before = self._entered.get(memory, [])
+            after = _joined([*before, (start, stop)])
+            new += sum(e - s for s, e in after) - sum(e - s for s, e in before)
+            self._entered[memory] = after
+        return new
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """A union of intervals as intervals that do not touch."""
+    joined: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
-        start = max(start, end)
-        if stop > start:
-            total, end = total + stop - start, stop
-    return total
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+        elif stop > start:
+            joined.append((start, stop))
+    return joined
