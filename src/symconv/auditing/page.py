@@ -100,7 +100,7 @@ def _cell(value: Any) -> dict[str, Any]:
         return {"text": value[0], "key": value[1]}
     if isinstance(value, str):
         return {"text": value, "key": None}
-    return {"text": f"{value:,}" if isinstance(value, int) else f"{value:,.1f}", "key": value}
+    return {"text": f"{value:,.0f}" if value == int(value) else f"{value:,.1f}", "key": value}
 
 
 def _sees(row: LayerRow) -> tuple[str, float] | None:
@@ -120,13 +120,13 @@ _COLUMNS: list[tuple[str, str, Callable[[LayerRow], Any]]] = [
         lambda r: r.output_shape and (words.times(r.output_shape[1:]), r.outputs or 0),
     ),
     ("fan-in", "inputs that an output sees, the largest", lambda r: r.fan_in),
-    ("connections", "pairs of an output and an input it sees", lambda r: r.connections),
+    ("sees", "receptive field in input positions; *: with holes", _sees),
     ("parameters", "trained numbers, with biases", lambda r: r.parameters),
     ("uses", "connections per weight", lambda r: r.uses),
-    ("dense", "weights of a dense layer in its place", lambda r: r.dense_parameters),
     ("MACs", "multiply-accumulates", lambda r: r.macs),
     ("on padding", "MACs that fall on zero padding", lambda r: r.padding_macs),
-    ("sees", "receptive field in input positions; *: with holes", _sees),
+    ("connections", "pairs of an output and an input it sees", lambda r: r.connections),
+    ("dense", "weights of a dense layer in its place", lambda r: r.dense_parameters),
 ]
 
 
