@@ -94,12 +94,7 @@ def _built(found: Any, target: str, args: str | None) -> nn.Module | ExportedPro
     if not callable(found):
         raise StructureError(f"{target} to be a model, a class or a function", type(found).__name__)
     positional, named = _arguments(args)
-    try:
-        inspect.signature(found).bind(*positional, **named)
-    except TypeError as error:
-        raise StructureError(f"arguments that fit {target}", str(error), "see --args") from None
-    except ValueError:
-        pass  # written in C: it has no signature to look at
+    _check_arguments(found, target, positional, named)
     try:
         model = found(*positional, **named)
     except (Exception, SystemExit) as error:
@@ -107,6 +102,21 @@ def _built(found: Any, target: str, args: str | None) -> nn.Module | ExportedPro
     if not isinstance(model, (nn.Module, ExportedProgram)):
         raise StructureError(f"{target} to return an nn.Module", type(model).__name__)
     return model
+
+
+def _check_arguments(
+    found: Any, target: str, positional: Sequence[Any], named: dict[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        return  # written in C: there is none to look at
+    try:
+        signature.bind(*positional, **named)
+    except TypeError as error:
+        expected = f"arguments of {target}({', '.join(signature.parameters)})"
+        got = json.dumps(named or positional) if named or positional else "none"
+        raise StructureError(expected, got, f"{error}: see --args") from None
 
 
 def _arguments(text: str | None) -> tuple[Sequence[Any], dict[str, Any]]:
