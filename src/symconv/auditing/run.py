@@ -13,6 +13,7 @@ from torch import nn
 from symconv import __version__
 from symconv.auditing.call import Call, ModelError
 from symconv.auditing.counts import count
+from symconv.auditing.receptive import receptive_fields
 from symconv.auditing.report import Audit, LayerRow, ReceptiveField
 from symconv.lattice.groups import Group
 
@@ -64,14 +65,16 @@ def audit(
     if not counts:
         call.check()
     counted = part("counts", counts, lambda: count(call))
-    fields = None
+    fields = part("receptive_field", receptive_field, lambda: receptive_fields(call))
+    if fields and fields.output is None and fields.unknown:
+        reasons["receptive_field"] = "; ".join(fields.unknown)
     rows = counted.layers if counted else ()
     return Audit(
         model=type(call.model).__name__ if call.program is None else "exported program",
         input=call.describe(),
-        layers=_with_fields(rows, {}),
+        layers=_with_fields(rows, fields.by_layer if fields else {}),
         total=counted.total if counted else None,
-        receptive_field=fields,
+        receptive_field=fields.output if fields else None,
         reasons=reasons,
         versions=_versions(),
         call=call,
