@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -37,7 +38,7 @@ def left_as_found(model: nn.Module, guarded: bool = True) -> Iterator[None]:
     for kept in tensors:
         kept.tensor.grad = None
     try:
-        with _CopyOnWrite(tensors) if guarded else nullcontext():
+        with _eagerly(), _CopyOnWrite(tensors) if guarded else nullcontext():
             yield
     finally:
         for attribute in attributes:
@@ -45,6 +46,26 @@ def left_as_found(model: nn.Module, guarded: bool = True) -> Iterator[None]:
         for kept in tensors:
             kept.restore()
         _restore_generators(generators)
+
+
+@contextmanager
+def _eagerly() -> Iterator[None]:
+    """Nothing is compiled: what is measured is what the person's own code calls.
+
+    Only where the parts of torch concerned are loaded already: loading them takes seconds.
+    """
+    flex = sys.modules.get("torch.nn.attention.flex_attention")
+    switch = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"  # flex_attention compiles itself otherwise
+    before = getattr(flex, switch, None)
+    if before is not None:
+        setattr(flex, switch, True)
+    dynamo = "torch._dynamo" in sys.modules
+    try:
+        with torch.compiler.set_stance("force_eager") if dynamo else nullcontext():
+            yield
+    finally:
+        if before is not None:
+            setattr(flex, switch, before)
 
 
 def _tensors(modules: list[nn.Module]) -> list[Tensor]:
@@ -85,6 +106,8 @@ class _Kept:
 class _CopyOnWrite(TorchDispatchMode):
     """Copies a tensor just before an operation writes to its memory."""
 
+    supports_higher_order_operators = True  # they pass; what they call inside is not seen
+
     def __init__(self, tensors: list[_Kept]):
         super().__init__()
         self.tensors: dict[int, list[_Kept]] = {}
@@ -92,8 +115,8 @@ class _CopyOnWrite(TorchDispatchMode):
             self.tensors.setdefault(_memory(kept.data), []).append(kept)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        schema = func._schema
-        if schema.is_mutable:
+        schema = getattr(func, "_schema", None)
+        if schema is not None and schema.is_mutable:
             names = (argument.name for argument in schema.arguments)
             given = dict(zip(names, args, strict=False)) | (kwargs or {})
             for argument in schema.arguments:

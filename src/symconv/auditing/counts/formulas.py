@@ -190,7 +190,10 @@ def _multi_head(a: Named, result: Any) -> list[Contraction] | str:
     if any(t.is_nested for t in (query, key, value)):
         return "attention over nested tensors"
     width = a["embed_dim"]
-    found = [_linear(t, a["qkv_weight"], width) for t in (query, key, value)]
+    if query is key is value:
+        found = [_linear(query, a["qkv_weight"], 3 * width)]
+    else:
+        found = [_linear(t, a["qkv_weight"], width) for t in (query, key, value)]
     found += attention("scaled_dot_product_attention", query, key, value)
     return [*found, _linear(query, a["proj_weight"], width)]
 
@@ -338,6 +341,12 @@ FORMULAS: dict[str, Callable[[Named, Any], list[Contraction] | str]] = {
 }
 
 
+def title(operation: Any) -> str:
+    """An operation as torch's schemas call it: "aten::mm"."""
+    schema = getattr(operation, "_schema", None)
+    return schema.name if schema is not None else operation.name()
+
+
 def contractions(
     operation: Any,
     args: Any,
@@ -354,18 +363,20 @@ def contractions(
         result: What it returned.
         zeros: The zeros that an operation before put around the last axes of a tensor.
     """
-    if getattr(operation, "_name", operation.__class__.__name__) == "flex_attention":
-        return attention("flex_attention", *args[:3])
-    if getattr(operation, "namespace", None) != "aten":
-        return str(operation)
+    if getattr(operation, "namespace", None) == "higher_order":
+        if operation.name() == "flex_attention":
+            return attention("flex_attention", *args[:3])
+        return title(operation)
+    if operation.namespace != "aten":
+        return title(operation)
     formula = FORMULAS.get(operation._opname.removesuffix("_"))
     if operation._opname.startswith("_fft_"):
         return "Fourier transform, whose operations depend on the library's plan"
     if formula is None:
-        return str(operation)
+        return title(operation)
     names = (argument.name for argument in operation._schema.arguments)
     named = dict(zip(names, args, strict=False)) | kwargs | {"zeros": zeros}
     try:
         return formula(named, result)
     except (KeyError, StructureError, AttributeError, RuntimeError):
-        return str(operation)
+        return title(operation)

@@ -21,6 +21,7 @@ class Draft:
     name: str
     kind: str
     order: float
+    place: str  # the module it is, or is called in
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
     calls: int = 0
@@ -148,7 +149,7 @@ def tabulate(
     free = sum(draft.free_weights or 0 for draft in kept)
     spans = {span for draft in kept if draft.free_weights is None for span in draft.weights}
     every = range(len(drafts.numbers))
-    unknown = [(d.name or d.kind, d.unknown) for d in kept if d.unknown]
+    unknown = [f"{', '.join(d.unknown)} in {d.place}" for d in kept if d.unknown]
     total = Total(
         parameters=Ledger().enter(span for i in every for span in provenance.whole(i)),
         weights=free + Ledger().enter(spans),
@@ -156,7 +157,7 @@ def tabulate(
         macs=sum(row.macs or 0 for row in rows),
         padding_macs=sum(row.padding_macs or 0 for row in rows),
         dense_parameters=sum(row.dense_parameters or 0 for row in rows),
-        unknown=tuple(f"{name}: {', '.join(what)}" for name, what in unknown),
+        unknown=tuple(unknown),
     )
     return rows, total
 
@@ -178,7 +179,8 @@ class _Drafts:
     def of(self, key: object, kind: str, name: str, order: float = math.inf) -> Draft:
         """The row of this key, begun if there is none."""
         if key not in self.found:
-            self.found[key] = Draft(name, kind, order)
+            place = name.split(":")[0] or type(self.modules[""]).__name__
+            self.found[key] = Draft(name, kind, order, place)
         return self.found[key]
 
     def functions(self, visit: Visit, whole: set[str]) -> None:
@@ -198,7 +200,8 @@ class _Drafts:
             draft.take(use, self.items)
         for operation, order in visit.unknown.items():
             key = visit.name, operation
-            draft = self.of(key, operation, self._named(key, visit.name, operation), order)
+            name = self._named(key, visit.name, operation.split(",")[0])
+            draft = self.of(key, operation, name, order)
             draft.calls += 1
             draft.unknown[operation] = order
 
