@@ -12,7 +12,7 @@ from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
 from symconv.auditing.receptive.reach import NotPeriodicError, Reach, repeated
 from symconv.auditing.receptive.recursion import Follow, followed, plain_attention
-from symconv.auditing.receptive.seen import Digits, Everything, Seen, Unknown
+from symconv.auditing.receptive.seen import Digits, Everything, Seen, Tangled, Unknown
 from symconv.auditing.report import ReceptiveField, Steps
 from symconv.auditing.state import left_as_found
 
@@ -169,7 +169,7 @@ def _shortened(sentences: Mapping[str, object]) -> tuple[str, ...]:
 def axis_field(seen: Seen, k: int) -> AxisField | str:
     """What a tensor sees along one space axis of the input; a string says why it is unknown."""
     view = seen.views[k]
-    if isinstance(view, Unknown):
+    if isinstance(view, (Unknown, Tangled)):
         return view.why
     if isinstance(view, Everything):
         return AxisField(None, None)

@@ -85,8 +85,8 @@ def _with_mean(x: Tensor, axes: Sequence[int]) -> Tensor:
     return x + x.mean(tuple(axes), keepdim=True) if axes else x
 
 
-def _batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, *_):
-    local = running_mean is not None and not training
+def _batch_norm(x, mean=None, var=None, weight=None, bias=None, training=False, *_, **options):
+    local = options.get("running_mean", mean) is not None and not training
     return x if local else _with_mean(x, [k for k in range(x.dim()) if k != 1])
 
 
