@@ -89,14 +89,15 @@ class _Kept:
             self.copy()
 
     def copy(self) -> None:
-        if self.values is None:
+        if self.values is None and not self.data.is_meta:
             self.values = self.data.clone()
 
     @torch.no_grad()
     def restore(self) -> None:
-        if self.values is not None and not torch.equal(self.data, self.values):
+        plain = self.data.layout == torch.strided
+        if self.values is not None and not (plain and torch.equal(self.data, self.values)):
             self.data.copy_(self.values)
-        if self.tensor.data_ptr() != self.data.data_ptr():  # someone set tensor.data
+        if plain and self.tensor.data_ptr() != self.data.data_ptr():  # someone set tensor.data
             self.tensor.data = self.data
         if self.tensor.is_leaf:
             self.tensor.requires_grad_(self.requires_grad)
