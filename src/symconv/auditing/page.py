@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symconv.auditing import words
-from symconv.report.figures import bars, to_svg
+from symconv.auditing.pictures import heat
+from symconv.report.figures import bars, seen_box, to_svg
 from symconv.report.html import render, safe, write_atomically
 
 if TYPE_CHECKING:
@@ -44,16 +45,17 @@ def page(audit: Audit) -> str:
         layers=[[_cell(get(row)) for _, _, get in _COLUMNS] for row in audit.layers],
         remarks=[f"{row.name}: {row.note}" for row in audit.layers if row.note],
         uses=_uses(audit),
+        seen=_seen(audit),
         versions=", ".join(f"{name} {version}" for name, version in audit.versions.items()),
     )
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:
     """Sentences with the part of the report that they are from."""
-    total, field, sizes = audit.total, audit.receptive_field, audit.sizes
+    total, sizes = audit.total, audit.sizes
     return [
         *(("counts", s) for s in (words.totals(total) if total else [])),
-        *(("sees", s) for s in (words.field_sentences(field) if field else [])),
+        *(("sees", s) for s in words.field_sentences(audit)),
         *(("sizes", s) for s in (words.size_sentences(sizes) if sizes else [])),
     ]
 
@@ -136,3 +138,16 @@ def _uses(audit: Audit) -> Any:
         return None
     labels = [words.tail(row.name or row.kind) for row in rows]
     return safe(to_svg(bars(labels, [row.uses or 1 for row in rows], "connections per weight")))
+
+
+def _seen(audit: Audit) -> dict[str, Any] | None:
+    """The heat map of the effective receptive field beside the exact one."""
+    found = None if audit.call is None else heat(audit.call, audit.layers)
+    if found is None:
+        return None
+    about = (
+        f"Position {words.times(found.at)} of {found.layer}. Half of what acts on it, by squared "
+        f"gradient, comes from {100 * found.half:.1f} % of the exact field."
+    )
+    figure = seen_box(found.values, found.box, "exact receptive field")
+    return {"about": about, "figure": safe(to_svg(figure))}

@@ -18,7 +18,7 @@ from symconv.auditing.state import left_as_found
 if TYPE_CHECKING:
     from symconv.auditing.report import LayerRow, ReceptiveField
 
-_TRIES = 3  # layers, from the last one, of which one gives the heat map
+_TRIES = 8  # layers, from the last one, of which one gives the heat map
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Heat:
         values: Gradient magnitudes (height, width), summed over input channels.
         box: First row, first column, height and width of the exact receptive field.
         at: The output position.
-        share: Part of the box's positions that hold 95 % of the squared gradient.
+        half: Part of the box's positions, the strongest, that hold half of the squared gradient.
     """
 
     layer: str
     values: NDArray
     box: tuple[float, float, float, float]
     at: tuple[int, ...]
-    share: float
+    half: float
 
 
 def heat(call: Call, rows: Sequence[LayerRow]) -> Heat | None:
@@ -58,24 +58,28 @@ def heat(call: Call, rows: Sequence[LayerRow]) -> Heat | None:
         if row.name in modules and row.receptive_field is not None and row.calls == 1
         and not row.receptive_field.everything and None not in row.receptive_field.size
     ]  # fmt: skip
-    for name, field in candidates[:_TRIES]:
-        found = _heat(call, name, field)
-        if found is not None:
-            return found
+    fields = dict(candidates[:_TRIES])
+    with left_as_found(call.model), torch.enable_grad(), captured(call.model, [*fields]) as layers:
+        x, watched = _watching(call)
+        if x is None:
+            return None
+        watched.run()
+        for name, field in fields.items():
+            found = _heat(x, name, layers.get(name), field)
+            if found is not None:
+                return found
     return None
 
 
-def _heat(call: Call, name: str, field: ReceptiveField) -> Heat | None:
-    with left_as_found(call.model), torch.enable_grad(), captured(call.model, [name]) as features:
-        x, watched = _watching(call)
-        if x is None or x.ndim != 2 + len(field.size):
-            return None
-        watched.run()
-        y = features.get(name)
-        if y is None or y.ndim != x.ndim or not y.requires_grad:
-            return None
-        at = tuple(size // 2 for size in y.shape[2:])
-        (gradient,) = torch.autograd.grad(y[(0, slice(None), *at)].sum(), x)
+def _heat(x: Tensor, name: str, y: Tensor | None, field: ReceptiveField) -> Heat | None:
+    """The gradient of the middle position of y, if its axes are those of x."""
+    if y is None or y.ndim != x.ndim or x.ndim != 2 + len(field.size) or not y.requires_grad:
+        return None
+    at = tuple(size // 2 for size in y.shape[2:])
+    middle = y[(0, slice(None), *at)].sum()
+    (gradient,) = torch.autograd.grad(middle, x, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return None
     values = gradient[0].abs().sum(0).double().cpu().numpy()
     start = [o * s - p for o, s, p in zip(at, field.stride, field.padding, strict=True)]
     inside = tuple(
@@ -87,7 +91,7 @@ def _heat(call: Call, name: str, field: ReceptiveField) -> Heat | None:
         return None  # the axes mean something else here: tokens, or channels last
     sizes = [float(n or 0) for n in field.size]
     first, last = ([0.0, *map(float, start)][-2:], [1.0, *sizes][-2:])
-    return Heat(name, flat(values), (*first, *last), at, _effective(box))  # type: ignore[arg-type]
+    return Heat(name, flat(values), (*first, *last), at, _half(box))  # type: ignore[arg-type]
 
 
 def _watching(call: Call) -> tuple[Tensor | None, Call]:
@@ -103,15 +107,15 @@ def _watching(call: Call) -> tuple[Tensor | None, Call]:
     return None, call
 
 
-def _effective(box: NDArray) -> float:
-    """The part of the positions that holds 95 % of the energy.
+def _half(box: NDArray) -> float:
+    """The part of the positions that holds half of the energy.
 
     Example:
-        >>> _effective(np.ones((4, 5))), _effective(np.array([1.0, 0, 0, 0]))
-        (0.95, 0.25)
+        >>> _half(np.ones((4, 5))), _half(np.array([3.0, 1, 1, 1]))
+        (0.5, 0.25)
     """
     energy = np.sort(box.ravel() ** 2)[::-1].cumsum()
-    return float(np.searchsorted(energy, 0.95 * energy[-1] * (1 - 1e-12)) + 1) / energy.size
+    return float(np.searchsorted(energy, 0.5 * energy[-1] * (1 - 1e-12)) + 1) / energy.size
 
 
 def flat(values: NDArray) -> NDArray:

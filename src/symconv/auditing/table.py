@@ -109,7 +109,7 @@ def _layers(every: Sequence[LayerRow]) -> Table:
     notes = [
         *left_out,
         "fan-in: inputs an output sees. uses: connections per weight. sees: receptive field in "
-        "input positions (*: with holes). The page and to_json() have all layers and digits."
+        "input positions (*: with holes). The page and to_json() have all layers and digits.",
     ]
     return Table("layers", columns, notes + [f"{r.name}: {r.note}" for r in rows if r.note])
 
@@ -158,8 +158,7 @@ def sentences(audit: Audit) -> list[str]:
     said = [f"{audit.model} on {audit.input}", *words.culprits(audit)]
     if audit.total is not None:
         said += words.totals(audit.total)
-    if audit.receptive_field is not None:
-        said += words.field_sentences(audit.receptive_field)
+    said += words.field_sentences(audit)
     if audit.sizes is not None:
         said += words.size_sentences(audit.sizes)
     return said + words.missing(audit)

@@ -78,12 +78,30 @@ def totals(total: Total) -> list[str]:
     return said + [f"Unknown: {sentence}" for sentence in total.unknown]
 
 
-def field_sentences(field: ReceptiveField) -> list[str]:
-    """What one output sees of the input."""
-    if field.everything:
-        return ["Every output sees the whole input."]
+def field_sentences(audit: Audit) -> list[str]:
+    """What one output sees of the input; of a network that ends by seeing all, also what came last.
+
+    A layer before a global pooling, attention or a dense layer still has a field of its own.
+    """
+    field = audit.receptive_field
+    if field is None:
+        return []
+    if not field.everything:
+        return [*_box("One output", field)]
+    last = next((r for r in reversed(audit.layers) if _bounded(r.receptive_field)), None)
+    said = ["Every output sees the whole input."]
+    if last is not None and last.receptive_field is not None:
+        said += _box(f"Before that, one output of {last.name}", last.receptive_field)
+    return said
+
+
+def _bounded(field: ReceptiveField | None) -> bool:
+    return field is not None and not field.everything and None not in field.size
+
+
+def _box(who: str, field: ReceptiveField) -> list[str]:
     text = (
-        f"One output sees {times(field.size)} input positions; the next output's field lies "
+        f"{who} sees {times(field.size)} input positions; the next one's field lies "
         f"{agreed(field.stride)} further, and the first one's begins {agreed(field.padding)} "
         "before the input."
     )
