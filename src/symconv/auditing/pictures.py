@@ -73,7 +73,7 @@ def heat(call: Call, rows: Sequence[LayerRow]) -> Heat | None:
 
 def _heat(x: Tensor, name: str, y: Tensor | None, field: ReceptiveField) -> Heat | None:
     """The gradient of the middle position of y, if its axes are those of x."""
-    if y is None or y.ndim != x.ndim or x.ndim != 2 + len(field.size) or not y.requires_grad:
+    if y is None or x.ndim != 2 + len(field.size) or not _lattice(y, x, field):
         return None
     at = tuple(size // 2 for size in y.shape[2:])
     middle = y[(0, slice(None), *at)].sum()
@@ -92,6 +92,14 @@ def _heat(x: Tensor, name: str, y: Tensor | None, field: ReceptiveField) -> Heat
     sizes = [float(n or 0) for n in field.size]
     first, last = ([0.0, *map(float, start)][-2:], [1.0, *sizes][-2:])
     return Heat(name, flat(values), (*first, *last), at, _half(box))  # type: ignore[arg-type]
+
+
+def _lattice(y: Tensor, x: Tensor, field: ReceptiveField) -> bool:
+    """Is y about as large as the input over the stride, on the axes after batch and channels?"""
+    if y.ndim != x.ndim or not y.requires_grad or 0 in field.stride:
+        return False
+    expected = [n / float(s) for n, s in zip(x.shape[2:], field.stride, strict=True)]
+    return all(abs(n - e) <= 2 + e / 2 for n, e in zip(y.shape[2:], expected, strict=True))
 
 
 def _watching(call: Call) -> tuple[Tensor | None, Call]:
