@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from symconv.auditing.call import Call
+
+
+class NumbersNeededError(Exception):
+    """Something that fake tensors cannot stand for."""
 
 
 @contextmanager
@@ -19,7 +24,12 @@ def fake(call: Call) -> Iterator[Call]:
 
     Parameters and buffers are converted once and put in the modules' places for the time being:
     converted at each use they would lose their identity, and with it who owns a weight.
+
+    Raises:
+        NumbersNeededError: Some module keeps its parameters where they cannot be replaced.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules()):
+        raise NumbersNeededError("TorchScript keeps its own parameters")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     stores: list[dict[str, Any]] = [
         store for m in call.model.modules() for store in (m._parameters, m._buffers)

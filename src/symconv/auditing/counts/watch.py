@@ -11,14 +11,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from symconv.auditing.counts import formulas
+from symconv.auditing.counts.fake import NumbersNeededError
 from symconv.auditing.counts.formulas import Contraction, contractions
 from symconv.auditing.counts.free import is_free
 from symconv.auditing.counts.provenance import KEPT, MADE, Provenance, tensors
 from symconv.auditing.counts.visits import FOREIGN, Use, Visits
-
-
-class NumbersNeededError(Exception):
-    """Something that fake tensors cannot stand for."""
 
 
 class Watch(TorchDispatchMode):
