@@ -1,0 +1,131 @@
+"""Equivariance errors: how far two features are apart, over which units, and what that means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symconv.auditing.equivariance.layout import Layout
+from symconv.auditing.equivariance.moves import Move
+
+# Relative errors at which a verdict turns. Rounding grows with depth, so "exact" leaves four to
+# five decimal digits above the unit roundoff of the type; Fourier shifts need no more.
+EXACT = {
+    torch.float64: 1e-10,
+    torch.float32: 3e-5,
+    torch.float16: 3e-2,
+    torch.bfloat16: 1e-1,
+}
+BROKEN = 0.1
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Error:
+    """The difference of two features.
+
+    Attributes:
+        full: ``||a - b|| / ||b||`` over all units; None if something is not finite.
+        interior: The same over the units whose receptive field avoids the border.
+        rounding: Both are so small beside what they were computed from that only rounding is left.
+    """
+
+    full: float | None
+    interior: float | None = None
+    rounding: bool = False
+
+
+def verdict(error: float | None, dtype: torch.dtype, rounding: bool = False) -> str:
+    """Exact at the rounding level of the type, broken above 0.1, approximate between.
+
+    Example:
+        >>> [verdict(e, torch.float32) for e in (1e-7, 0.02, 0.3)]
+        ['exact', 'approximate', 'broken']
+    """
+    if rounding or (error is not None and error <= EXACT.get(dtype, 0.0)):
+        return "exact"
+    return "approximate" if error is not None and error <= BROKEN else "broken"
+
+
+def difference(
+    got: Tensor,
+    expected: Tensor,
+    layout: Layout,
+    move: Move,
+    dimension: int,
+    interior: Tensor | None = None,
+    scale: float = 0.0,
+) -> Error:
+    """The error of a feature against the expected one.
+
+    Args:
+        got: What was computed.
+        expected: What should have come.
+        layout: Their axes (before the transform; sizes may differ).
+        move: The transform; it may have expected values for some positions only.
+        dimension: Axes of space.
+        interior: Mask over space of the interior units, if any.
+        scale: Root mean square of what they were computed from.
+    """
+    keeps = None
+    if move.keeps is not None and layout.has("s"):
+        keeps = move.keeps(_space_of(expected, layout, dimension))
+    apart, size = _norms(got, expected, layout, dimension, keeps)
+    inside = None
+    if interior is not None:
+        mask = interior if keeps is None else interior & keeps
+        inside = _relative(*_norms(got, expected, layout, dimension, mask)) if mask.any() else None
+    full = _relative(apart, size)
+    count = math.sqrt(max(expected.numel(), 1))
+    tiny = 1e-3 * EXACT.get(got.dtype, 0.0) * scale
+    rounding = math.isfinite(apart) and apart / count <= tiny and size / count <= 1e-3 * scale
+    return Error(full, inside, rounding)
+
+
+def _relative(apart: float, size: float) -> float | None:
+    if not (math.isfinite(apart) and math.isfinite(size)):
+        return None
+    return apart / size if size else (math.inf if apart else 0.0)
+
+
+def _norms(
+    got: Tensor, expected: Tensor, layout: Layout, dimension: int, mask: Tensor | None
+) -> tuple[float, float]:
+    """The norms of the difference and of what is expected, over the units of a mask."""
+    if mask is None:
+        pieces = zip(
+            got.reshape(-1).split(_CHUNK), expected.reshape(-1).split(_CHUNK), strict=True
+        )
+    else:
+        a, b = (canonical(t, layout, dimension)[..., mask.to(t.device)] for t in (got, expected))
+        pieces = [(a, b)]
+    apart = size = 0.0
+    for a, b in pieces:
+        apart += float((a - b).double().square().sum())
+        size += float(b.double().square().sum())
+    return math.sqrt(apart), math.sqrt(size)
+
+
+def canonical(x: Tensor, layout: Layout, dimension: int) -> Tensor:
+    """A feature as (rest, C, *S)."""
+    found = list[Tensor]()
+
+    def keep(y: Tensor, copy: str) -> Tensor:
+        if copy == "s":
+            found.append(y)
+        return y
+
+    layout.resized(tuple(x.shape)).transformed(x, keep, dimension)
+    return found[-1]  # behind class tokens, which come first
+
+
+def _space_of(x: Tensor, layout: Layout, dimension: int) -> tuple[int, ...]:
+    return tuple(canonical(x, layout, dimension).shape[2:])
+
+
+def root_mean_square(x: Tensor) -> float:
+    """Of all entries."""
+    return float(x.double().square().mean().sqrt()) if x.numel() else 0.0

@@ -1,0 +1,311 @@
+"""What is done to a picture, and to the features of it: shifts, mirrors, turns and rescalings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from symconv.auditing.equivariance.layout import Layout, LostError
+from symconv.lattice.groups import Element, Group, parse
+from symconv.lattice.representations import Field
+from symconv.transforms import act, rescale, rotate
+
+Space = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A transform of the axes of space.
+
+    Attributes:
+        name: As in the report.
+        source: Which input it is measured on: "given", "smooth" (band-limited) or "disc"
+            (band-limited, and zero outside the inscribed circle).
+        space: Acts on (rest, C, *S), given the stride of each axis.
+        element: The element of a group that it is; None for shifts and rescalings.
+        shift: How far it shifts each axis, in input positions; None if it is none.
+        keeps: Which positions of a map of this size have an expected value; None: all of them.
+        mask: Acts on a mask (*S).
+    """
+
+    name: str
+    source: str
+    space: Callable[[Tensor, Sequence[Fraction]], Tensor]
+    mask: Callable[[Tensor, Sequence[Fraction]], Tensor]
+    element: Element | None = None
+    shift: tuple[Fraction, ...] | None = None
+    keeps: Callable[[Space], Tensor] | None = None
+
+    def on(self, x: Tensor, layout: Layout, dimension: int) -> Tensor:
+        """The transform of a feature: positions move, and channels as their field says.
+
+        Raises:
+            LostError: What it does there is not known.
+        """
+
+        def act_on(canonical: Tensor, copy: str) -> Tensor:
+            if copy == "s":
+                canonical = self._channels(canonical, layout)
+            if canonical[0, 0].numel() == 1:
+                return canonical
+            return self.space(canonical, layout.stride(dimension, copy))
+
+        return layout.transformed(x, act_on, dimension)
+
+    def _channels(self, x: Tensor, layout: Layout) -> Tensor:
+        if self.element is None:
+            return x
+        if not layout.sure:
+            raise LostError("what the group does to these channels is not known")
+        field = layout.field
+        if field is None or not (field.permutation != field.permutation[:1]).any() | field.signed:
+            return x
+        element = same_element(self.element, field.group)
+        if element is None:
+            raise LostError(f"{field.group}, the group of these channels, has no such element")
+        if field.channels != x.shape[1]:
+            raise LostError(f"{field} on {x.shape[1]} channels")
+        image, signs = field.permutation[element.index], field.signs[element.index]
+        moved = x[:, torch.from_numpy(image.argsort()).to(x.device)]
+        if (signs > 0).all():
+            return moved
+        landed = torch.from_numpy(signs[image.argsort()]).to(x.device, x.dtype)
+        return moved * landed.view(-1, *(1,) * (x.ndim - 2))
+
+
+def same_element(element: Element, group: Group) -> Element | None:
+    """The element of a group that moves space as this one does."""
+    if group.dimension != element.group.dimension:
+        return None
+    found = (e for e in group.elements if np.allclose(e.matrix, element.matrix))
+    return next(found, None)
+
+
+# Shifts
+
+
+def shift(steps: Sequence[float | Fraction], name: str | None = None) -> Move:
+    """A circular shift by so many positions of each axis; a Fourier shift where not whole."""
+    steps = tuple(Fraction(s) for s in steps)
+    whole = all(s.denominator == 1 for s in steps)
+
+    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        return shifted(x, [t / s for t, s in zip(steps, strides, strict=True)])
+
+    def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        kept = m
+        for axis, (t, s) in enumerate(zip(steps, strides, strict=True)):
+            by = t / s
+            kept = kept.roll(math.floor(by), axis) & kept.roll(math.ceil(by), axis)
+        return kept
+
+    amounts = sorted(set(steps))
+    said = "x".join(_amount(s) for s in (amounts if len(amounts) == 1 else steps))
+    name = name or f"shift {said}"
+    return Move(name, "given" if whole else "smooth", space, mask, shift=steps)
+
+
+def _amount(number: Fraction) -> str:
+    return str(number.numerator) if number.denominator == 1 else f"{float(number):g}"
+
+
+def shifted(x: Tensor, steps: Sequence[Fraction]) -> Tensor:
+    """Shift the last axes: rolled where the step is whole, else by their Fourier series."""
+    first = x.ndim - len(steps)
+    for axis, step in enumerate(steps, first):
+        size = x.shape[axis]
+        if step.denominator == 1:
+            x = x.roll(int(step), axis) if step % size else x
+            continue
+        y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        real = y.float().dtype if y.dtype == torch.float32 else torch.float64
+        frequency = torch.fft.rfftfreq(size, dtype=real, device=x.device)
+        phase = (-2 * math.pi * float(step)) * frequency
+        turn = torch.polar(torch.ones_like(phase), phase)
+        turn = turn.view(-1, *(1,) * (x.ndim - 1 - axis))
+        x = torch.fft.irfft(torch.fft.rfft(y, dim=axis) * turn, n=size, dim=axis).to(x.dtype)
+    return x
+
+
+# Elements of groups
+
+
+def of_element(element: Element, name: str | None = None) -> Move:
+    """The action of an element of a group."""
+    exact = element.exact if hasattr(element, "exact") else True
+
+    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        return _on_background(x, lambda y: act(element, y)) if not exact else act(element, x)
+
+    def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        return act(element, m) if exact else act(element, m.double()) > 0.999
+
+    name = name or element_name(element)
+    if exact:
+        return Move(name, "given", space, mask, element)
+    return Move(name, "disc", space, mask, element, keeps=_disc)
+
+
+def element_name(element: Element) -> str:
+    """ "turn 90", "mirror", "rotate 45" and the like.
+
+    Example:
+        >>> [element_name(e) for e in parse("D4").elements[1:]]
+        ['turn 90', 'turn 180', 'turn 270', 'mirror', 'mirror 90', 'mirror 180', 'mirror 270']
+    """
+    matrix = np.asarray(element.matrix, float)
+    n = len(matrix)
+    mirrored = np.linalg.det(matrix) < 0
+    if n == 1:
+        return "mirror"
+    if n == 2:
+        flip = np.diag([1.0, -1.0])
+        turn = matrix @ flip if mirrored else matrix
+        # content at (row, column) goes to (-column, row) with a quarter turn
+        degrees = math.degrees(math.atan2(-turn[0, 1], turn[0, 0])) % 360
+        degrees = round(degrees, 3) % 360
+        if mirrored:
+            return f"mirror {degrees:g}" if degrees else "mirror"
+        return f"turn {degrees:g}" if degrees % 90 == 0 else f"rotate {degrees:g}"
+    if n == 3 and not mirrored:
+        degrees = math.degrees(math.acos(np.clip((np.trace(matrix) - 1) / 2, -1, 1)))
+        return f"turn {degrees:.0f} of axes {_signed(matrix)}"
+    return f"mirror of axes {_signed(matrix)}"
+
+
+def _signed(matrix: np.ndarray) -> str:
+    """Which axis comes to lie on each, with a sign where it is reversed."""
+    return " ".join(
+        f"{'-' if row.sum() < 0 else '+'}{int(np.abs(row).argmax())}" for row in matrix
+    )
+
+
+def rotation(degrees: float) -> Move:
+    """A rotation of the last two axes about their centre."""
+
+    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        return _on_background(x, lambda y: rotate(y, degrees))
+
+    def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        return rotate(m.double(), degrees) > 0.999
+
+    return Move(f"rotate {degrees:g}", "disc", space, mask, keeps=_disc)
+
+
+def _on_background(x: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Turn what stands out from the corners' mean, so that no edge arises where corners are cut."""
+    corners = x[..., :: max(x.shape[-2] - 1, 1), :: max(x.shape[-1] - 1, 1)]
+    ground = corners.mean((-2, -1), keepdim=True)
+    return turn(x - ground) + ground
+
+
+def _disc(size: Space) -> Tensor:
+    """The positions within the circle inscribed in the last two axes."""
+    height, width = size[-2:]
+    rows = torch.arange(height) - (height - 1) / 2
+    columns = torch.arange(width) - (width - 1) / 2
+    inside = rows[:, None] ** 2 + columns**2 <= (min(height, width) / 2) ** 2
+    return inside.expand(size)
+
+
+# Rescaling
+
+
+def rescaling(factor: float) -> Move:
+    """Another size, frequencies that the new grid cannot hold removed."""
+
+    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        return rescale(x, [factor] * len(strides))
+
+    def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
+        for axis, size in enumerate(m.shape):
+            new = max(1, round(size * factor))
+            at = ((torch.arange(new) + 0.5) * size / new).long().clamp(max=size - 1)
+            m = m.index_select(axis, at)
+        return m
+
+    return Move(f"rescale {float(factor)}", "disc", space, mask)
+
+
+# What is measured
+
+
+MOST_ELEMENTS = 16
+
+
+def moves_for(
+    size: Space, period: Sequence[int], group: Group | str | None, declared: Group | None
+) -> list[Move]:
+    """The transforms of a report: shifts, then a group's elements or a few usual ones.
+
+    Args:
+        size: Space of the input.
+        period: The total stride.
+        group: The group asked for.
+        declared: The group of the network's own fields.
+    """
+    n = len(size)
+    found = [shift((1,) * n)]
+    if max(period) > 1:
+        found.append(shift(period))
+    found.append(shift((Fraction(1, 2),) * n))
+    asked = parse(group, n) if group is not None else declared
+    if asked is not None and asked.dimension == n:
+        indices = range(1, asked.order)
+        if asked.order > MOST_ELEMENTS:  # what commutes with generators commutes with all
+            indices = sorted(set(asked.generators))
+        found += [of_element(asked.elements[i]) for i in indices]
+    if group is not None:
+        return found
+    names = {move.name for move in found}
+    plane = parse("B1" if n == 1 else "D4" if n == 2 else "B3", n) if n <= 3 else None
+    if plane is not None:
+        flip = np.diag([1] * (n - 1) + [-1])
+        wanted = [("mirror", flip)]
+        if n > 1:
+            turn = np.eye(n, dtype=int)
+            turn[-2:, -2:] = [[0, -1], [1, 0]]
+            wanted.append(("turn 90", turn))
+        for name, matrix in wanted:
+            element = next(e for e in plane.elements if (e.matrix == matrix).all())
+            if name not in names and element_name(element) not in names:
+                found.append(of_element(element, name))
+    if n == 2:
+        found.append(rotation(45))
+    found.append(rescaling(0.5))
+    return found
+
+
+# Inputs
+
+
+def smooth(x: Tensor, dimension: int, disc: bool) -> Tensor:
+    """The picture without its finer half of frequencies: at most a quarter cycle per position.
+
+    With `disc` it is first faded out towards the circle (ball) inscribed in the axes of space, by
+    a cosine over the outer half of the radius.
+    """
+    y = x.double()
+    axes = range(x.ndim - dimension, x.ndim)
+    if disc:
+        radius = sum(
+            ((torch.arange(x.shape[a], dtype=torch.float64) - (x.shape[a] - 1) / 2)
+             .div(max(x.shape[a] / 2, 1)).square()
+             .view(-1, *(1,) * (x.ndim - 1 - a)))
+            for a in axes
+        )  # fmt: skip
+        radius = torch.as_tensor(radius).sqrt().to(x.device)
+        fade = (math.pi * (2 * radius - 1).clamp(0, 1)).cos().add(1).div(2)
+        y = y * fade
+    for a in axes:
+        size = x.shape[a]
+        frequency = torch.fft.rfftfreq(size, dtype=torch.float64, device=x.device)
+        keep = (frequency < 0.25).view(-1, *(1,) * (x.ndim - 1 - a))
+        y = torch.fft.irfft(torch.fft.rfft(y, dim=a) * keep, n=size, dim=a)
+    return y.to(x.dtype)
