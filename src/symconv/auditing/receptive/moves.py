@@ -91,14 +91,22 @@ def cat(s: Step) -> Seen:
         else:
             parts.append(x.arranged(x.axis_replaced(axis, (Digit(size),))))
         start += length
-    bound = [p for p, d in zip(parts, depends, strict=True) if d]
+    bound = [k for k, d in enumerate(depends) if d]
     out = together(parts, s.shape)
     if len(bound) < 2:
         return out
-    views = [tuple(p.views) for p in (together([b], s.shape) for b in _renamed(bound, axis))]
-    if all(v == views[0] for v in views):
-        return out
+    main = max(bound, key=lambda k: moved[k].shape[axis])
+    length = moved[main].shape[axis]
+    if all(_continues(parts[k], parts[main], axis, length) for k in bound):
+        return parts[main]
     return out.moved(axis, "different parts are joined along a space axis", size)
+
+
+def _continues(part: Seen, main: Seen, axis: int, length: int) -> bool:
+    """Is a part the map itself further on, or the map's other end (circular padding by hand)?"""
+    (ours,) = _renamed([main, part], axis)[1:]
+    ways = (main.moved(axis, reach.shift(by), main.shape[axis]) for by in (0, length, -length))
+    return any(_renamed([main, way], axis)[1].views == ours.views for way in ways)
 
 
 def _renamed(parts: list[Seen], axis: int) -> list[Seen]:
