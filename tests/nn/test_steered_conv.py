@@ -105,13 +105,13 @@ def turn_error(layer, x, element, run=None):
     return float((moved - wanted)[inner].norm() / wanted[inner].norm())
 
 
-@pytest.mark.parametrize("group", [C8, D8, parse("C6"), parse("C16")], ids=str)
+@pytest.mark.parametrize("group", [C8, D8, parse("C6")], ids=str)
 @pytest.mark.parametrize(("kernel", "bound"), [(3, 0.008), (4, 0.0015), (5, 0.002), (7, 0.002)])
 def test_other_turns_are_close_on_smooth_input(group, kernel, bound):
     torch.manual_seed(0)
     for into, out in ((group.trivial(1), group.regular(8)), (group.regular(2), group.regular(4))):
         layer = sc.nn.GroupConv2d(into, out, kernel, bias=False, dtype=torch.float64)
-        x = smooth(96, blur=2, channels=into.channels)
+        x = smooth(64, blur=2, channels=into.channels)
         with torch.no_grad():
             assert turn_error(layer, x, group.elements[1]) < bound
             control = turn_error(layer, x, group.elements[1], spoilt(layer))
