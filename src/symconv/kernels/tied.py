@@ -72,7 +72,7 @@ def expand(weight: Tensor, index: Tensor, basis: Tensor) -> Tensor:
     rows, columns = weight.shape[:2]
     (outputs, parts), functions = index.shape, basis.shape[1]
     kind = weight.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return expand(weight, index, basis)
     mixed = weight.unflatten(-1, (-1, functions))
