@@ -13,8 +13,11 @@ from torch import nn
 from symconv import __version__
 from symconv.auditing.call import Call, ModelError
 from symconv.auditing.counts import count
+from symconv.auditing.equivariance import measure
 from symconv.auditing.receptive import receptive_fields
-from symconv.auditing.report import Audit, LayerRow, ReceptiveField
+from symconv.auditing.records import LayerRow, ReceptiveField
+from symconv.auditing.report import Audit
+from symconv.auditing.sizes import find_sizes
 from symconv.lattice.groups import Group
 
 Found = TypeVar("Found")
@@ -68,6 +71,7 @@ def audit(
     fields = part("receptive_field", receptive_field, lambda: receptive_fields(call))
     if fields and fields.output is None and fields.unknown:
         reasons["receptive_field"] = "; ".join(fields.unknown)
+    measured = part("equivariance", equivariance, lambda: measure(call, group, fields))
     rows = counted.layers if counted else ()
     return Audit(
         model=type(call.model).__name__ if call.program is None else "exported program",
@@ -75,6 +79,10 @@ def audit(
         layers=_with_fields(rows, fields.by_layer if fields else {}),
         total=counted.total if counted else None,
         receptive_field=fields.output if fields else None,
+        equivariance=measured.rows if measured else None,
+        culprits=measured.culprits if measured else (),
+        period=measured.period if measured else None,
+        sizes=part("sizes", sizes, lambda: find_sizes(call)),
         reasons=reasons,
         versions=_versions(),
         call=call,

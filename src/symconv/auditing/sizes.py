@@ -20,7 +20,7 @@ from symconv.auditing.call import Call, tensors_of
 from symconv.auditing.counts.fake import fake
 from symconv.auditing.receptive.fields import spatial_input
 from symconv.auditing.receptive.recursion import plain_attention
-from symconv.auditing.report import Sizes
+from symconv.auditing.records import Sizes
 from symconv.auditing.state import left_as_found
 
 Size = tuple[int, ...]

@@ -22,6 +22,8 @@ def left_as_found(model: nn.Module, guarded: bool = True) -> Iterator[None]:
     state of the random generators; also when the body raises. Modes are set directly, because
     `eval()` may be overridden to do more (merge adapters, say).
 
+    Inside, torch's fused transformer layers and compiled modules run by their parts.
+
     Buffers are copied. Parameters are not, they may fill the memory: the first operation that
     would write to one has it copied then.
 
@@ -38,7 +40,7 @@ def left_as_found(model: nn.Module, guarded: bool = True) -> Iterator[None]:
     for kept in tensors:
         kept.tensor.grad = None
     try:
-        with _eagerly(), _CopyOnWrite(tensors) if guarded else nullcontext():
+        with _as_written(), _CopyOnWrite(tensors) if guarded else nullcontext():
             yield
     finally:
         for attribute in attributes:
@@ -49,23 +51,27 @@ def left_as_found(model: nn.Module, guarded: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _eagerly() -> Iterator[None]:
-    """Nothing is compiled: what is measured is what the person's own code calls.
+def _as_written() -> Iterator[None]:
+    """Layers by their parts, as the person wrote them: nothing compiled, nothing fused.
 
-    Only where the parts of torch concerned are loaded already: loading them takes seconds.
+    Torch's fast path of transformers hides the parts and leaves out what padding masks.
     """
+    fast = torch.backends.mha.get_fastpath_enabled()
     flex = sys.modules.get("torch.nn.attention.flex_attention")
     switch = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"  # flex_attention compiles itself otherwise
-    before = getattr(flex, switch, None)
-    if before is not None:
+    compiles = getattr(flex, switch, None)
+    # loading torch's compiler takes seconds: without it nothing is compiled
+    stance = torch.compiler.set_stance if "torch._dynamo" in sys.modules else nullcontext
+    torch.backends.mha.set_fastpath_enabled(False)
+    if compiles is not None:
         setattr(flex, switch, True)
-    dynamo = "torch._dynamo" in sys.modules
     try:
-        with torch.compiler.set_stance("force_eager") if dynamo else nullcontext():
+        with stance("force_eager"):
             yield
     finally:
-        if before is not None:
-            setattr(flex, switch, before)
+        torch.backends.mha.set_fastpath_enabled(fast)
+        if compiles is not None:
+            setattr(flex, switch, compiles)
 
 
 def _tensors(modules: list[nn.Module]) -> list[Tensor]:

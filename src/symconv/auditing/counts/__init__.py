@@ -17,7 +17,7 @@ from symconv.auditing.counts.provenance import KEPT, Provenance, tensors
 from symconv.auditing.counts.rows import tabulate
 from symconv.auditing.counts.visits import Visit, Visits
 from symconv.auditing.counts.watch import Outward, Watch
-from symconv.auditing.report import LayerRow, Total
+from symconv.auditing.records import LayerRow, Total
 from symconv.auditing.state import left_as_found
 
 __all__ = ["Counts", "count"]
@@ -62,14 +62,14 @@ def count(call: Call) -> Counts:
         >>> row.macs, row.padding_macs, round(row.uses, 1)
         (442368, 18240, 981.8)
     """
-    with left_as_found(call.model, guarded=False), _plain_attention(), torch.no_grad():
+    with left_as_found(call.model, guarded=False), torch.no_grad():
         try:
             with _quiet(), fake(call) as quick:
                 watched = _watch(quick, numbers=False)
             return _tabulated(call, *watched)
         except Exception:
             pass  # it needs numbers, or it is wrong: the real run tells
-    with left_as_found(call.model), _plain_attention(), torch.no_grad():
+    with left_as_found(call.model), torch.no_grad():
         try:
             watched = _watch(call, numbers=True)
         except Exception:
@@ -117,17 +117,6 @@ def _items(call: Call, output: Any, visits: list[Visit]) -> int:
     numbers = [n for u in uses for n in (u.inputs, u.outputs, u.connections, u.items) if n]
     numbers += [n for visit in visits if visit.whole for n in (visit.inputs, visit.outputs)]
     return 1 if any(n % items for n in numbers) else items
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Transformer layers by their parts: torch's fused path drops padding and hides the parts."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 
 from symconv.auditing.counts.provenance import KEPT, MADE, Ledger, Provenance, Span
 from symconv.auditing.counts.visits import Use, Visit, is_leaf, kind_of
-from symconv.auditing.report import LayerRow, Total
+from symconv.auditing.records import LayerRow, Total
 
 _NAMELESS = {"Module", "InterpreterModule", "GraphModule"}  # modules of an exported program
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from symconv.auditing.equivariance.moves import Move
 from symconv.auditing.equivariance.runs import Trace
-from symconv.auditing.report import EquivarianceRow
+from symconv.auditing.records import EquivarianceRow
 
 MOST = 4  # layers named for one transform
 

@@ -26,7 +26,7 @@ from symconv.auditing.equivariance.runs import (
 )
 from symconv.auditing.equivariance.watch import Step, Visitor
 from symconv.auditing.receptive import Receptive
-from symconv.auditing.report import EquivarianceRow
+from symconv.auditing.records import EquivarianceRow
 from symconv.auditing.state import left_as_found
 from symconv.lattice.groups import Group
 

@@ -13,7 +13,7 @@ from symconv.auditing.counts.fake import fake
 from symconv.auditing.receptive.reach import NotPeriodicError, Reach, repeated
 from symconv.auditing.receptive.recursion import Follow, followed, plain_attention
 from symconv.auditing.receptive.seen import Digits, Everything, Seen, Tangled, Unknown
-from symconv.auditing.report import ReceptiveField, Steps
+from symconv.auditing.records import ReceptiveField, Steps
 from symconv.auditing.state import left_as_found
 
 
