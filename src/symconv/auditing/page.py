@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from symconv.auditing import words
-from symconv.auditing.pictures import heat
-from symconv.report.figures import bars, seen_box, to_svg
+from symconv.auditing.effective import heat
+from symconv.auditing.squares import Square, draw
+from symconv.report.figures import bars, commuting_square, error_maps, seen_box, to_svg
 from symconv.report.html import render, safe, write_atomically
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ def write(audit: Audit, path: Path) -> Path:
 
 def page(audit: Audit) -> str:
     """The page as text; every picture and the few lines that sort the table are in it."""
+    squares, border = _runs(audit)
     headline, *rest = words.culprits(audit) or [audit.model]
     return render(
         "audit.html.j2",
@@ -46,6 +50,8 @@ def page(audit: Audit) -> str:
         remarks=[f"{row.name}: {row.note}" for row in audit.layers if row.note],
         uses=_uses(audit),
         seen=_seen(audit),
+        squares=squares,
+        border=border,
         versions=", ".join(f"{name} {version}" for name, version in audit.versions.items()),
     )
 
@@ -151,3 +157,25 @@ def _seen(audit: Audit) -> dict[str, Any] | None:
     )
     figure = seen_box(found.values, found.box, "exact receptive field")
     return {"about": about, "figure": safe(to_svg(figure))}
+
+
+def _runs(audit: Audit) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The commuting squares, and the maps of where the error lies."""
+    squares, largest, maps = draw(audit)
+    shown = [
+        {
+            "label": f"{square.layer}, {square.transform}",
+            "about": f"Relative error {words.error_cell(square.error)} over all channels.",
+            "figure": safe(to_svg(commuting_square(_titled(square), square.transform))),
+        }
+        for square in squares
+    ]
+    if not maps:
+        return shown, None
+    figure = error_maps([(words.tail(m.layer, 24), m.values) for m in maps])
+    return shown, {"transform": largest, "figure": safe(to_svg(figure))}
+
+
+def _titled(square: Square) -> list[tuple[str, NDArray]]:
+    titles = ("x", "f(x)", "g f(x)", "g x", "f(g x)", "f(g x) - g f(x)")
+    return list(zip(titles, square.pictures, strict=True))
