@@ -167,7 +167,7 @@ def _shortened(sentences: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def axis_field(seen: Seen, k: int) -> AxisField | str:
-    """What a tensor sees along one space axis of the input; a string says why it is unknown."""
+    """What a position of a tensor sees along one space axis of the input; a string says why it is unknown."""
     view = seen.views[k]
     if isinstance(view, (Unknown, Tangled)):
         return view.why
@@ -176,6 +176,9 @@ def axis_field(seen: Seen, k: int) -> AxisField | str:
     if len(view) != 1:
         return "several axes see one of the input" if view else "it sees nothing of the input"
     ((carriers, reach),) = view.items()
+    places = [a for d in carriers for a, digits in enumerate(seen.axes) if d in digits]
+    if places and places[0] > 1 and 1 in places:  # its channels see different positions
+        return axis_field(seen.summed(1), k)
     for axis, digits in enumerate(seen.axes):
         if digits == carriers:
             return AxisField(reach, axis)

@@ -105,6 +105,15 @@ class Reach:
         sets = tuple(_union(self.at(i) for i in elements(s)) for s in outer.sets)
         return Reach(step, sets).reduced()
 
+    def finer(self, size: int) -> Reach:
+        """The same move of a major digit, whose minor digit of some size stays as it is."""
+
+        def taps(j: int) -> Iterator[int]:
+            high, low = divmod(j, size)
+            return (i * size + low for i in elements(self.at(high)))
+
+        return Reach.of(self.period * size, self.step * size, taps)
+
     def __or__(self, other: Reach) -> Reach:
         """The union; both must have one stride."""
         if self == other:

@@ -17,10 +17,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from symconv.auditing.call import Call, tensors_of
+from symconv.auditing.receptive import reach
 from symconv.auditing.receptive.moves import written_back
 from symconv.auditing.receptive.rules import applied
 from symconv.auditing.receptive.seen import Seen, fresh
-from symconv.auditing.receptive.steps import Step, tensors
+from symconv.auditing.receptive.steps import Step, channels_replaced, tensors
+from symconv.lattice.windows import Window
 
 # Where torch takes a function apart, its meaning is lost: circular padding becomes writes into
 # slices, a recurrent layer a loop over steps. These are taken whole.
@@ -59,6 +61,7 @@ class Follow(TorchDispatchMode):
         self._space = space
         self._memories: dict[int, _Memory] = {}
         self._quiet = False
+        self._inputs: dict[int, Seen] = {}
         self._set(source, Seen.input(source.shape, space))
 
     def __enter__(self):
@@ -77,14 +80,28 @@ class Follow(TorchDispatchMode):
         return self._functions.__exit__(*problem)
 
     def _begin(self, module: nn.Module, args: Any) -> None:
+        if isinstance(getattr(module, "window", None), Window) and hasattr(module, "tile"):
+            self._inputs[id(module)] = self.of(args[0])
         self.scope.append(self.names.get(id(module), self.scope[-1] if self.scope else ""))
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.scope:
             self.scope.pop()
+        if isinstance(output, Tensor) and id(module) in self._inputs:
+            self._set(output, self._tiled(module, self._inputs.pop(id(module)), output))
         name = self.names.get(id(module))
         if name is not None:
             self.note(name, output)
+
+    def _tiled(self, module: Any, x: Seen, output: Tensor) -> Seen:
+        """A tiled layer interleaves convolutions; its window says what that comes to."""
+        window = module.window
+        first = output.dim() - len(window.stride)
+        x = channels_replaced(x, first - 1, output.shape[first - 1])
+        rows = zip(window.kernel_size, window.stride, window.padding, window.dilation, strict=True)
+        for axis, (k, s, (before, _), d) in enumerate(rows, first):
+            x = x.moved(axis, reach.window(k, s, before, d), output.shape[axis])
+        return x
 
     def note(self, name: str, output: Any) -> None:
         """Remember what a module's first output tensor that sees the input sees."""

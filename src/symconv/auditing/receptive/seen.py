@@ -76,7 +76,7 @@ class Seen:
     @property
     def carriers(self) -> set[Digit]:
         """The digits on which it depends what is seen."""
-        return {d for v in self.views for d in _digits(v)}
+        return {d for v in self.views for d in digits_of(v)}
 
     def depends_on(self, axis: int) -> bool:
         return not self.carriers.isdisjoint(self.axes[axis])
@@ -127,7 +127,7 @@ class Seen:
             return self.arranged(free)
 
         def view(v: View) -> View:
-            if {*old}.isdisjoint(_digits(v)):
+            if {*old}.isdisjoint(digits_of(v)):
                 return v
             if isinstance(v, Tangled):
                 return Unknown(v.why)
@@ -141,6 +141,9 @@ class Seen:
                         _add(parts, carriers, reach)
                     elif old[: len(carriers)] == carriers:
                         _add(parts, new, _written(reach, carriers, old).after(outer))
+                    elif carriers[: len(old)] == old:
+                        rest = carriers[len(old) :]
+                        _add(parts, new + rest, reach.after(outer.finer(_size(rest))))
                     else:
                         return Unknown("a window slides over an axis made of several")
             except NotPeriodicError as error:
@@ -154,7 +157,7 @@ class Seen:
         old, new = {*self.axes[axis]}, Digit(size)
 
         def view(v: View) -> View:
-            if old.isdisjoint(_digits(v)):
+            if old.isdisjoint(digits_of(v)):
                 return v
             whole = _summed(v, old) == EVERYTHING
             return Tangled(frozenset([new]), why) if whole else Unknown(why)
@@ -299,7 +302,7 @@ def _summed(view: View, gone: set[Digit]) -> View:
     return joined(parts)
 
 
-def _digits(view: View) -> set[Digit]:
+def digits_of(view: View) -> set[Digit]:
     """The digits on which it depends what is seen."""
     if isinstance(view, Tangled):
         return {*view.digits}
