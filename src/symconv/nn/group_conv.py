@@ -1,4 +1,4 @@
-"""Group convolution: convolution that also commutes with turns and mirrors of the lattice."""
+"""Group convolution: convolution that also commutes with turns and mirrors."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ class _GroupConv(nn.Module):
     would break the graph). The weight has one axis: recipes that spare vectors from weight decay
     must name it.
 
+    Off the lattice (``group.exact`` is False: C8, D8 and any other C_N or D_N, in 2-D) the filter's
+    entries are mixtures: rings times angular harmonics of a low frequency, sampled at the taps
+    (`symconv.lattice.steerable`); of 3 x 3, 5 x 5 and 7 x 7 taps 6, 11 and 16 are free. Quarter
+    turns are exact up to rounding; at 45 degrees the relative error of a C8 layer, away from the
+    border, is 0.004, 0.0014 and 0.0009 (kernels 3, 5, 7) on noise blurred by 2 pixels, 0.07, 0.03
+    and 0.014 on a photograph, 0.5, 0.26 and 0.2 on white noise (`benchmarks/rotations.py`).
+    Pointwise layers are as exact as on the lattice.
+
     Args:
         in_field: What the channels of the input mean, such as ``C4.trivial(3)``.
         out_field: The same for the output, over the same group.
@@ -73,7 +81,8 @@ class _GroupConv(nn.Module):
     Raises:
         StructureError: The fields have different groups or another dimension than the layer; the
             group exchanges axes on which the window differs, or reverses one that is padded more
-            at one end; `bias=True` for a field without invariant vectors; or (when called) the
+            at one end; the kernel holds too low frequencies for the fields (off the lattice);
+            `bias=True` for a field without invariant vectors; or (when called) the
             input has other channels, or `align` cannot centre it.
 
     Example:
@@ -88,7 +97,8 @@ class _GroupConv(nn.Module):
     References:
         Cohen and Welling, Group equivariant convolutional networks (2016); Cohen and Welling,
         Steerable CNNs (2017); Weiler and Cesa, General E(2)-equivariant steerable CNNs (2019);
-        Winkels and Cohen, 3D G-CNNs for pulmonary nodule detection (2018).
+        Winkels and Cohen, 3D G-CNNs for pulmonary nodule detection (2018); Weiler, Hamprecht,
+        Storath, Learning steerable filters for rotation equivariant CNNs (2018), section 2.
     """
 
     dimension: ClassVar[int]
