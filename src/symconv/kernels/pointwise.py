@@ -172,14 +172,14 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, bias: Any, transform: Fourier, blocks: int, *weights: Tensor) -> Tensor:
         channels = blocks * weights[-2].shape[1] * transform.order
-        y = x.new_empty(x.shape[0], channels, x.shape[2])
+        y, hats = x.new_empty(x.shape[0], channels, x.shape[2]), _Hats(x, transform, blocks)
         for part in _chunks(x, transform, blocks, weights):
-            hat = _analyse(x[part], transform, blocks)
-            for layer in _pairs(weights):
-                hat = _multiply(layer, hat)
+            hat = hats.analysed("x", x[part])
+            for number, layer in enumerate(_pairs(weights)):
+                hat = hats.multiplied(number, layer, hat)
             if bias is not None:
-                _trivial(hat, blocks).add_(bias[:, None])
-            _synthesise(hat, y[part], transform, blocks)
+                hat.trivial(blocks).add_(bias[:, None])
+            hats.synthesise(hat, y[part])
         return y
 
     @staticmethod
@@ -215,7 +215,7 @@ class _Pointwise(torch.autograd.Function):
                 moved = list(weights)
                 moved[i], moved[i ^ 1] = change, torch.zeros_like(weights[i ^ 1])
                 total = total + reference_pointwise(x, *fixed, *moved)
-        return total if db is None else total + _each(db, ctx.transform)
+        return total if db is None else total + db.repeat_interleave(ctx.transform.order)[:, None]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -229,40 +229,27 @@ def _gradients(ctx: Any, g: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tup
     gb = g.new_zeros(g.shape[1] // transform.order) if ctx.needs_input_grad[1] else None
     wanted = any(ctx.needs_input_grad[4:])
     gw = [torch.zeros_like(w) for w in weights] if wanted else []
-    layers = _pairs(weights)
+    layers, hats = _pairs(weights), _Hats(x, transform, blocks)
     for part in _chunks(x, transform, blocks, weights):
-        back = _analyse(g[part], transform, blocks)
+        back = hats.analysed("g", g[part])
         if gb is not None:
-            gb += _trivial(back, blocks).sum(1)
-        seen = [_analyse(x[part], transform, blocks)] if wanted else []
-        for layer in layers[:-1] if wanted else ():
-            seen.append(_multiply(layer, seen[-1]))
-        for i, layer in reversed(list(enumerate(layers))):
+            gb += back.trivial(blocks).sum(1)
+        seen = [hats.analysed("x", x[part])] if wanted else []
+        for number, layer in enumerate(layers[:-1] if wanted else ()):
+            seen.append(hats.multiplied(number, layer, seen[-1]))
+        for number, layer in reversed(list(enumerate(layers))):
             if wanted:
-                for j in (0, 1):
-                    gw[2 * i + j].baddbmm_(back[j], seen[i][j].mT)
-            if i or gx is not None:
-                back = _multiply((layer[0].mT, layer[1].mT), back)
+                gw[2 * number].baddbmm_(back.single, seen[number].single.mT)
+                gw[2 * number + 1].baddbmm_(back.double, seen[number].double.mT)
+            if number or gx is not None:
+                back = hats.multiplied(-1 - number, (layer[0].mT, layer[1].mT), back)
         if gx is not None:
-            _synthesise(back, gx[part], transform, blocks)
+            hats.synthesise(back, gx[part])
     return gx, gb, None, None, *(gw or [None] * len(weights))
 
 
 def _pairs(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(weights[::2], weights[1::2], strict=True))
-
-
-def _multiply(layer: tuple[Tensor, Tensor], hat: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.bmm(layer[0], hat[0]), torch.bmm(layer[1], hat[1])
-
-
-def _trivial(hat: tuple[Tensor, Tensor], blocks: int) -> Tensor:
-    """The part that the group leaves alone: (B * copies, pixels)."""
-    return hat[0][:blocks].flatten(0, 1)
-
-
-def _each(bias: Tensor, transform: Fourier) -> Tensor:
-    return bias.repeat_interleave(transform.order)[:, None]
 
 
 def _chunks(
@@ -283,39 +270,70 @@ def _steps(samples: int, pixels: int, width: int) -> tuple[int, int]:
     return max(1, min(samples, most // max(1, pixels))), max(1, min(pixels, most))
 
 
-def _analyse(x: Tensor, transform: Fourier, blocks: int) -> tuple[Tensor, Tensor]:
-    """The transform of (n, B * I * order, p): (ones * B, I, n p), (twos * B, 2 I, columns n p)."""
-    n, channels, p = x.shape
-    copies = channels // (blocks * transform.order)
-    single = x.new_empty(transform.ones * blocks, copies, n * p)
-    double = x.new_empty(transform.twos * blocks, 2 * copies, transform.columns * n * p)
-    into = _slabs(single, double, transform, blocks, n)
-    _run(transform.forward, _elements(x, transform, blocks), into)
-    return single, double
+class _Hat(NamedTuple):
+    """A chunk in the Fourier domain.
+
+    Attributes:
+        single: (ones * B, copies, pixels).
+        double: (twos * B, 2 copies, columns * pixels).
+        rows: For each row of the transform a view (B, copies, samples, pixels of a sample).
+    """
+
+    single: Tensor
+    double: Tensor
+    rows: list[Tensor]
+
+    def trivial(self, blocks: int) -> Tensor:
+        """The part that the group leaves alone: (B * copies, pixels)."""
+        return self.single[:blocks].flatten(0, 1)
 
 
-def _synthesise(hat: tuple[Tensor, Tensor], y: Tensor, transform: Fourier, blocks: int) -> None:
-    """The transposed transform, into y (n, B * O * order, p)."""
-    slabs = _slabs(*hat, transform, blocks, len(y))
-    _run(transform.backward, slabs, _elements(y, transform, blocks))
+class _Hats:
+    """The chunks of one call in the Fourier domain, in memory that chunks of one shape share."""
 
+    def __init__(self, like: Tensor, transform: Fourier, blocks: int):
+        self.like, self.transform, self.blocks = like, transform, blocks
+        self.made: dict[tuple[Any, ...], _Hat] = {}
 
-def _elements(x: Tensor, transform: Fourier, blocks: int) -> list[Tensor]:
-    """For each element of the group a view (B, copies, n, p)."""
-    n, _, p = x.shape
-    return list(x.view(n, blocks, -1, transform.order, p).permute(3, 1, 2, 0, 4).unbind())
+    def _hat(self, name: Any, copies: int, samples: int, pixels: int) -> _Hat:
+        key = name, samples, pixels
+        if key not in self.made:
+            ones, twos, columns = self.transform.ones, self.transform.twos, self.transform.columns
+            many = samples * pixels
+            single = self.like.new_empty(ones * self.blocks, copies, many)
+            double = self.like.new_empty(twos * self.blocks, 2 * copies, columns * many)
+            ends = copies, samples, pixels
+            rows = [*single.view(ones, self.blocks, *ends).unbind()]
+            split = double.view(twos, self.blocks, 2, copies, columns, samples, pixels)
+            for part in (part for two in split.unbind() for part in two.unbind(1)):
+                rows += part.unbind(2)
+            self.made[key] = _Hat(single, double, rows)
+        return self.made[key]
 
+    def _elements(self, x: Tensor) -> list[Tensor]:
+        """For each element of the group a view (B, copies, samples, pixels)."""
+        order = self.transform.order
+        split = x.view(x.shape[0], self.blocks, -1, order, x.shape[2])
+        return list(split.permute(3, 1, 2, 0, 4).unbind())
 
-def _slabs(
-    single: Tensor, double: Tensor, transform: Fourier, blocks: int, samples: int
-) -> list[Tensor]:
-    """For each row of the transform a view (B, copies, n, p)."""
-    ones, twos = transform.ones, transform.twos
-    copies = single.shape[1]
-    singles = single.view(ones, blocks, copies, samples, -1).unbind()
-    doubles = double.view(twos, blocks, 2, copies, transform.columns, samples, singles[0].shape[-1])
-    parts = (part for two in doubles.unbind() for part in two.unbind(1))
-    return [*singles, *(slab for part in parts for slab in part.unbind(2))]
+    def analysed(self, name: Any, x: Tensor) -> _Hat:
+        """The transform of a chunk (samples, B * copies * order, pixels)."""
+        samples, channels, pixels = x.shape
+        copies = channels // (self.blocks * self.transform.order)
+        hat = self._hat(name, copies, samples, pixels)
+        _run(self.transform.forward, self._elements(x), hat.rows)
+        return hat
+
+    def multiplied(self, name: Any, layer: tuple[Tensor, Tensor], hat: _Hat) -> _Hat:
+        """A layer's blocks times a chunk."""
+        to = self._hat(name, layer[0].shape[1], *hat.rows[0].shape[2:])
+        torch.bmm(layer[0], hat.single, out=to.single)
+        torch.bmm(layer[1], hat.double, out=to.double)
+        return to
+
+    def synthesise(self, hat: _Hat, y: Tensor) -> None:
+        """The transposed transform, into y (samples, B * copies * order, pixels)."""
+        _run(self.transform.backward, hat.rows, self._elements(y))
 
 
 def _run(program: Program, sources: list[Tensor], into: list[Tensor]) -> None:
