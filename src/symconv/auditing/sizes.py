@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +27,7 @@ from symconv.auditing.records import Sizes
 from symconv.auditing.state import left_as_found
 
 Size = tuple[int, ...]
+Out = Callable[[int], int | None]  # input size -> output size, None where it does not work
 FAR = 40320  # 2^7 3^2 5 7: a multiple of the strides that networks have
 STEPS = (
     1,
@@ -87,7 +91,15 @@ def find_sizes(call: Call) -> Sizes:
         real = _Probe(call)
         smallest = real.first_that_works(found.smallest, probe.steps)
         leak, notes = _leak(real, smallest or probe.base, probe.steps)
-    return Sizes(smallest, found.law, None, leak, found.notes + notes)
+        law = found.law
+        if law is None:
+            try:
+                law = _exported(call)
+            except Exception:
+                pass
+    if law is None:
+        notes = ("no law of the output size was found", *notes)
+    return Sizes(smallest, law, None, leak, found.notes + notes)
 
 
 def _by_shapes_of(call: Call) -> tuple[_Probe, Sizes]:
@@ -232,16 +244,15 @@ def _by_shapes(probe: _Probe) -> Sizes:
         f"{name} must be a multiple of {step}"
         if base % step == 0
         else f"{name} must leave a remainder of {base % step} when divided by {step}"
-        for name, step, base in zip(_names(probe), steps, probe.base, strict=True)
+        for name, step, base in zip(_names(len(probe.base)), steps, probe.base, strict=True)
         if step > 1
     )
-    if laws is None:
-        notes += ("no simple law of the output size was found",)
     return Sizes(smallest, laws, None, None, notes)
 
 
-def _names(probe: _Probe) -> str:
-    return {1: "n", 2: "hw", 3: "dhw"}.get(len(probe.base), "abcdefgh"[: len(probe.base)])
+def _names(axes: int) -> str:
+    """Symbols for the sizes of space axes."""
+    return {1: "n", 2: "hw", 3: "dhw"}.get(axes, "abcdefgh"[:axes])
 
 
 def _with(size: Size, axis: int, n: int) -> Size:
@@ -258,7 +269,7 @@ def _takes(probe: _Probe, axes: Sequence[int], step: int) -> bool:
 
 def _fixed(probe: _Probe, axis: int) -> Sizes:
     """A model that takes the size it was given, and at most those that round to it."""
-    base, name = probe.base, _names(probe)
+    base, name = probe.base, _names(len(probe.base))
     probe.failed_in = None
     probe._known.clear()
     probe.out(_with(base, axis, base[axis] + FAR))
@@ -326,7 +337,7 @@ def _laws(probe: _Probe, shape: Size) -> str | None:
         near = tuple(n + s for n, s in zip(probe.base, probe.steps, strict=True))
         same = all(probe.out(size) == shape for size in (far, near))
         return f"{'x'.join(map(str, shape[1:]))} at any input size" if same else None
-    found = [_law(probe, axis, name) for axis, name in enumerate(_names(probe))]
+    found = [_law(probe, axis, name) for axis, name in enumerate(_names(len(probe.base)))]
     return None if None in found else ", ".join(law for law in found if law)
 
 
@@ -347,22 +358,77 @@ def _law(probe: _Probe, axis: int, name: str) -> str | None:
     if here is None or far is None:
         return None
     slope = Fraction(far - here, step * FAR)
-    for times in (1, 2, 4, 8, 16, 32, 3, 5, 6, 7, 64):
-        p, q = slope.numerator * times, slope.denominator * times
-        jump = _jump(out, base, q, step) if q > step else base
-        if jump is None:
-            continue
-        c, r = (-jump) % q if q > 1 else 0, 0
-        r = here - p * ((base + c) // q)
-        if p and r % p == 0:  # move what is left over into the bracket
-            c, r = c + q * (r // p), 0
-        looked = [base + step * k for k in (1, 2, 3, 5, 7, q // 2, q - 1, q, 2 * q + 1, FAR - 1)]
-        if all(out(n) == p * ((n + c) // q) + r for n in looked):
-            return _text(name, p, q, c, r)
+    q = slope.denominator
+    looked = [base + step * k for k in (1, 2, 3, 5, 7, q // 2, q - 1, q, 2 * q + 1, 31, FAR - 1)]
+    for law in (_floor(out, base, step, slope), *_blocks(out, base, step, slope)):
+        if law is not None and all(out(n) == law(n) for n in looked):
+            return law.text(name)
     return None
 
 
-def _jump(out: Callable[[int], int | None], base: int, q: int, step: int) -> int | None:
+@dataclass(frozen=True)
+class _Law:
+    """m ((p n + c) // q) + r."""
+
+    p: int
+    c: int
+    q: int
+    m: int = 1
+    r: int = 0
+
+    def __call__(self, n: int) -> int:
+        return self.m * ((self.p * n + self.c) // self.q) + self.r
+
+    def text(self, name: str) -> str:
+        """The law, readable.
+
+        Example:
+            >>> _Law(1, 31, 32).text("h"), _Law(1, -4, 1).text("h"), _Law(1, 0, 4, 2, -1).text("h")
+            ('(h + 31) // 32', 'h - 4', '2 * (h // 4) - 1')
+        """
+        p, c, q, m, r = self.p, self.c, self.q, self.m, self.r
+        if p == 0:
+            return str(self(0))
+        inner = name if p == 1 else f"{p} * {name}"
+        if q == 1:
+            inner += _signed(m * c + r) if m == 1 else f"{_signed(c)}"
+            return inner if m == 1 else f"{m} * ({inner}){_signed(r)}"
+        inner = f"({inner}{_signed(c)}) // {q}" if c or p != 1 else f"{inner} // {q}"
+        return (inner if m == 1 else f"{m} * ({inner})") + _signed(r)
+
+
+def _signed(n: int) -> str:
+    return "" if n == 0 else f" {'+' if n > 0 else '-'} {abs(n)}"
+
+
+def _floor(out: Out, base: int, step: int, slope: Fraction) -> _Law | None:
+    """The (p n + c) // q that fits, its c found by halving."""
+    p, q = slope.numerator, slope.denominator
+    low = q * (out(base) or 0) - p * base  # c is at least this, and less than q more
+    high = low + q - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        at = (base + step * k for k in range(q))
+        n = next((n for n in at if (p * n + middle) % q == 0), None)
+        value = None if n is None else out(n)
+        if n is None or value is None:
+            return None
+        low, high = (middle, high) if q * value >= p * n + middle else (low, middle - 1)
+    return _Law(p, low, q)
+
+
+def _blocks(out: Out, base: int, step: int, slope: Fraction) -> Iterator[_Law | None]:
+    """The m ((n + c) // q) + r that fit: down by q, up by m."""
+    for times in (2, 4, 8, 16, 32, 3, 5, 6, 7, 64):
+        m, q = slope.numerator * times, slope.denominator * times
+        jump = _jump(out, base, q, step)
+        if m and jump is not None:
+            c = -jump % q
+            r = (out(base) or 0) - m * ((base + c) // q)
+            yield _Law(1, c + q * (r // m), q, m, r % m) if r % m == 0 else _Law(1, c, q, m, r)
+
+
+def _jump(out: Out, base: int, q: int, step: int) -> int | None:
     """The first size above the base at which the output grows."""
     low, high = 0, -(-q // step)
     start = out(base)
@@ -375,25 +441,26 @@ def _jump(out: Callable[[int], int | None], base: int, q: int, step: int) -> int
     return base + high * step
 
 
-def _text(name: str, p: int, q: int, c: int, r: int) -> str:
-    """The law, readable.
-
-    Example:
-        >>> _text("h", 1, 32, 31, 0), _text("h", 1, 1, -4, 0), _text("h", 2, 4, 0, -1)
-        ('(h + 31) // 32', 'h - 4', '2 * (h // 4) - 1')
-    """
-    if p == 0:
-        return str(r)
-    if q == 1:
-        inner, c, r = (name if p == 1 else f"{p} * {name}"), 0, p * c + r
-    else:
-        inner = f"({name}{_signed(c)}) // {q}" if c else f"{name} // {q}"
-        inner = inner if p == 1 else f"{p} * ({inner})"
-    return inner + _signed(r)
-
-
-def _signed(n: int) -> str:
-    return "" if n == 0 else f" {'+' if n > 0 else '-'} {abs(n)}"
+def _exported(call: Call) -> str | None:
+    """The law as `torch.export` derives it, for those that are not of a simple form."""
+    index, space = spatial_input(call)
+    source = call.tensors()[index][1]
+    auto = dict.fromkeys(space, torch.export.Dim.AUTO)
+    args, kwargs = tree_map(
+        lambda v: auto if v is source else None if isinstance(v, Tensor) else v,
+        (call.args, call.kwargs),
+    )
+    shapes = inspect.signature(call.model.forward).bind(*args, **kwargs).arguments
+    program = torch.export.export(
+        call.model, call.args, call.kwargs, dynamic_shapes=dict(shapes), strict=False
+    )
+    nodes = {node.name: node for node in program.graph.nodes}
+    given = nodes[program.graph_signature.user_inputs[index]].meta["val"].shape
+    made = nodes[program.graph_signature.user_outputs[0]].meta["val"].shape
+    text = ", ".join(str(made[a]) for a in space)
+    for axis, name in zip(space, _names(len(space)), strict=True):
+        text = re.sub(rf"\b{given[axis]}\b", name, text)
+    return None if re.search(r"\bs\d|Mod|Min|Max", text) else text.replace("//", " // ")
 
 
 def _leak(probe: _Probe, smallest: Size, steps: Size) -> tuple[bool | None, tuple[str, ...]]:
