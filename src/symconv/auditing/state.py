@@ -102,7 +102,7 @@ class _Kept:
     def restore(self) -> None:
         plain = self.data.layout == torch.strided
         if self.values is not None and not (plain and torch.equal(self.data, self.values)):
-            self.data.copy_(self.values)
+            (self.data if plain else self.tensor).copy_(self.values)
         if plain and self.tensor.data_ptr() != self.data.data_ptr():  # someone set tensor.data
             self.tensor.data = self.data
         if self.tensor.is_leaf:

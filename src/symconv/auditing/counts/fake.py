@@ -31,6 +31,8 @@ def fake(call: Call) -> Iterator[Call]:
     if any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules()):
         raise NumbersNeededError("TorchScript keeps its own parameters")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    # a compiled kernel that asks for an address gets an error, not an address to crash at
+    mode._allow_unsafe_data_ptr_access = False
     stores: list[dict[str, Any]] = [
         store for m in call.model.modules() for store in (m._parameters, m._buffers)
     ]

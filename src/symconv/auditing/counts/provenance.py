@@ -111,7 +111,7 @@ class Provenance:
             self._blank.update(made)
         elif self._blank:
             taken = self._blank.intersection(given)
-            if taken and not getattr(operation, "is_view", True):
+            if taken and operation.namespace != "prim" and not getattr(operation, "is_view", True):
                 self.foreign |= not operation._schema.is_mutable
                 self._blank -= taken
 

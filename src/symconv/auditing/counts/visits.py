@@ -158,7 +158,7 @@ class Visits:
         self.all.append(visit)
         self._stack.append(visit)
 
-    def _end(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _end(self, module: nn.Module, args: Any, *rest: Any) -> None:
         if not any(visit.module is module for visit in self._stack):
             return
         while True:  # those that an exception left open are closed, too
@@ -166,6 +166,10 @@ class Visits:
             visit.stop = len(self.all)
             if visit.module is module:
                 break
+        if len(rest) == 1:  # torch leaves the arguments by name out when the call failed
+            del self.all[visit.start - 1 :]
+            return
+        kwargs, output = rest
         given = [t for _, t in tensors_of([*args])] + [t for _, t in tensors_of(kwargs)]
         made = [t for _, t in tensors_of(output)]
         if given:

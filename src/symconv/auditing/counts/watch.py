@@ -48,15 +48,15 @@ class Watch(TorchDispatchMode):
             found = contractions(func, args, kwargs, result, self._zeros_around)
         self._note(found, args, kwargs, result)
         self.provenance.follow(func, args, kwargs, result)
+        if self.provenance.foreign:
+            self.provenance.foreign = False
+            self.visits.cannot_count(FOREIGN)
         return result
 
     def _note(self, found: list[Contraction] | str, args: Any, kwargs: Any, result: Any) -> None:
         visit = self.visits.now
         if visit is None:
             return
-        if self.provenance.foreign:
-            self.provenance.foreign = False
-            self.visits.cannot_count(FOREIGN)
         if isinstance(found, list):
             shape = next((tuple(t.shape) for t in tensors(result)), ())
             visit.uses.extend(self._use(contraction, shape) for contraction in found)
