@@ -372,6 +372,11 @@ def test_chains_run_layer_by_layer_where_they_must():
         chain(x)
     assert seen == [1]
     handle.remove()
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1))
+    with fourier_path(times=3):
+        chain(x)
+    handle.remove()
+    assert len(seen) == 5  # the layers and the chain
     expected = chain(x)
     assert torch.equal(chain[:1](x), layers[0](x))
     compiled = torch.compile(chain, fullgraph=True, backend="aot_eager")

@@ -38,9 +38,10 @@ class _GroupConv(nn.Module):
     their signs). Each orbit of filter entries is one free weight; an entry that the group maps
     onto minus itself is zero. One class covers lifting (trivial to regular fields), regular to
     regular, projections, and sums of fields. The work is that of torch's convolution with as many
-    channels; the filter is spread from its free weights at each call (once in `eval()` without
-    gradients: it is kept there until the weights change; off the CPU, writes through
-    `weight.data` are seen only after `train()` or `eval()`).
+    channels, or less: on the CPU wide layers of kernel 1 between regular fields go through the
+    group's Fourier transform (exact on integers on the lattice). The filter is spread from its free
+    weights at each call (once in `eval()` without gradients: it is kept there until the weights
+    change; off the CPU, writes through `weight.data` are seen only after `train()` or `eval()`).
 
     Shapes: input (N, in_field.channels, \*S) of any size S, or without N; output (N,
     out_field.channels, \*out); `weight` (free weights,): for each representation of the output,

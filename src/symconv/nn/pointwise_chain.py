@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from symconv.errors import StructureError
 from symconv.functional import check_input
@@ -78,7 +79,8 @@ class PointwiseChain(nn.Sequential):
 
 def _hooked(layer: nn.Module) -> bool:
     return bool(
-        layer._forward_hooks
+        _has_any_global_hook()
+        or layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
         or layer._backward_pre_hooks
