@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from symconv.errors import StructureError
 
 if TYPE_CHECKING:
-    from symconv.auditing.report import Audit, EquivarianceRow
+    from symconv.auditing.records import EquivarianceRow
+    from symconv.auditing.report import Audit
 
 ERRORS = ("error", "interior_error", "local_error")
 COUNTS = ("parameters", "weights", "connections", "macs", "padding_macs", "dense_parameters")

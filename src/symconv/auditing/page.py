@@ -15,7 +15,8 @@ from symconv.report.figures import bars, commuting_square, error_maps, seen_box,
 from symconv.report.html import render, safe, write_atomically
 
 if TYPE_CHECKING:
-    from symconv.auditing.report import Audit, EquivarianceRow, LayerRow
+    from symconv.auditing.records import EquivarianceRow, LayerRow
+    from symconv.auditing.report import Audit
 
 _SHADES = ((1e-6, "e1"), (1e-3, "e2"), (1e-2, "e3"), (1e-1, "e4"), (float("inf"), "e5"))
 
@@ -44,6 +45,7 @@ def page(audit: Audit) -> str:
         facts=_facts(audit),
         missing=words.missing(audit),
         whole=[_whole_row(row) for row in words.whole(audit)],
+        whole_remarks=words.remarks(words.whole(audit)),
         local=_local(audit),
         columns=[{"name": name, "about": about} for name, about, _ in _COLUMNS],
         layers=[[_cell(get(row)) for _, _, get in _COLUMNS] for row in audit.layers],
@@ -56,14 +58,14 @@ def page(audit: Audit) -> str:
     )
 
 
-def _facts(audit: Audit) -> list[tuple[str, str]]:
-    """Sentences with the part of the report that they are from."""
-    total, sizes = audit.total, audit.sizes
-    return [
-        *(("counts", s) for s in (words.totals(total) if total else [])),
-        *(("sees", s) for s in words.field_sentences(audit)),
-        *(("sizes", s) for s in (words.size_sentences(sizes) if sizes else [])),
+def _facts(audit: Audit) -> list[tuple[str, list[str]]]:
+    """Sentences under the part of the report that they are from."""
+    said = [
+        ("counts", words.totals(audit.total) if audit.total else []),
+        ("sees", words.field_sentences(audit)),
+        ("sizes", words.size_sentences(audit.sizes) if audit.sizes else []),
     ]
+    return [(name, sentences) for name, sentences in said if sentences]
 
 
 def _whole_row(row: EquivarianceRow) -> dict[str, str]:
@@ -72,7 +74,6 @@ def _whole_row(row: EquivarianceRow) -> dict[str, str]:
         "verdict": row.verdict,
         "error": words.error_cell(row.error),
         "interior": words.error_cell(row.interior_error),
-        "note": row.note or "",
     }
 
 

@@ -12,11 +12,13 @@ from symconv.extras import needs
 from symconv.report.numbers import short
 
 if TYPE_CHECKING:
-    from symconv.auditing.report import Audit, LayerRow
+    from symconv.auditing.records import EquivarianceRow, LayerRow
+    from symconv.auditing.report import Audit
 
 WIDTH = 80
 _GAP = 2  # spaces between columns
 _NAME = 24  # characters of a layer's name that are kept where the width is short
+_WORST = 20  # layers whose errors are listed
 _STYLES = {"exact": "green", "approximate": "yellow", "broken": "red"}
 
 
@@ -129,7 +131,7 @@ def _whole(audit: Audit) -> Table:
         Column("interior", [words.error_cell(r.interior_error) for r in rows], 1),
     ]
     notes = ["error: relative to the output. interior: without the units that see the border."]
-    return Table("the whole model", columns, notes + [r.note for r in rows if r.note])
+    return Table("the whole model", columns, notes + words.remarks(rows))
 
 
 def _locally(audit: Audit) -> list[Table]:
@@ -146,11 +148,22 @@ def _locally(audit: Audit) -> list[Table]:
             return "-"
         return "exact" if row.verdict == "exact" else words.error_cell(row.local_error)
 
-    columns = [Column("layer", names, 0, left=True)]
+    shown = _worst(names, rows)
+    columns = [Column("layer", shown, 0, left=True)]
     for rank, transform in enumerate(words.transforms(audit)):
-        columns.append(Column(transform, [cell(name, transform) for name in names], rank))
+        columns.append(Column(transform, [cell(name, transform) for name in shown], rank))
     title = "layers by themselves: error of one layer fed with the transformed input"
-    return [Table(title, columns)]
+    notes = [f"{len(names) - len(shown)} more err less."] if len(names) > len(shown) else []
+    return [Table(title, columns, notes)]
+
+
+def _worst(names: Sequence[str], rows: Sequence[EquivarianceRow]) -> list[str]:
+    """The layers that err most under any transform, in the order of the network."""
+    most: dict[str, float] = {}
+    for row in rows:
+        most[row.layer] = max(most.get(row.layer, 0.0), row.local_error or 0.0)
+    kept = set(sorted(names, key=lambda name: -most[name])[:_WORST])
+    return [name for name in names if name in kept]
 
 
 def sentences(audit: Audit) -> list[str]:

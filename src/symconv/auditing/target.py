@@ -183,7 +183,11 @@ def _weights_only() -> Iterator[None]:
 
 
 def example(text: str, batch: int = 1, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """An input of a shape, drawn at random: normal numbers, or zeros and ones.
+    """An input of a shape, drawn at random.
+
+    Pictures and volumes (two axes of space or more) get the amplitudes of natural images, 1 over
+    the frequency, with mean 0 and variance 1; other inputs are normal numbers, whole numbers and
+    truth values zeros and ones.
 
     Args:
         text: Sizes of one item joined by x; after a colon a type of its own: 3x224x224, 77:int64.
@@ -197,6 +201,10 @@ def example(text: str, batch: int = 1, dtype: torch.dtype = torch.float32, seed:
     Example:
         >>> example("3x8x8").shape, example("5:int64", batch=2).dtype
         (torch.Size([1, 3, 8, 8]), torch.int64)
+
+    References:
+        David Field, Relations between the Statistics of Natural Images and the Response Properties
+        of Cortical Cells (1987).
     """
     match = re.fullmatch(r"(\d+(?:x\d+)*)(?::(\w+))?", text.strip())
     sizes = [int(part) for part in match[1].split("x")] if match else [0]
@@ -209,9 +217,27 @@ def example(text: str, batch: int = 1, dtype: torch.dtype = torch.float32, seed:
     if match[2]:
         dtype = type_named(match[2])
     generator = torch.Generator().manual_seed(seed)
-    if dtype.is_floating_point or dtype.is_complex:
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return torch.randint(0, 2, (batch, *sizes), generator=generator).to(dtype)
+    if dtype.is_complex:
         return torch.randn(batch, *sizes, generator=generator, dtype=dtype)
-    return torch.randint(0, 2, (batch, *sizes), generator=generator).to(dtype)
+    x = torch.randn(batch, *sizes, generator=generator, dtype=torch.float64)
+    return (_natural(x) if len(sizes) > 2 else x).to(dtype)
+
+
+def _natural(x: Tensor) -> Tensor:
+    """Noise (N, C, *S) with amplitudes of 1 over the frequency, mean 0 and variance 1."""
+    axes = tuple(range(2, x.ndim))
+    squares = torch.zeros(())
+    for axis in axes:
+        frequency = torch.fft.fftfreq(x.shape[axis], dtype=x.dtype).square()
+        squares = squares + frequency.view(-1, *(1,) * (x.ndim - 1 - axis))
+    least = squares[squares > 0].min() if (squares > 0).any() else torch.ones(())
+    weight = squares.clamp(min=float(least)).rsqrt()
+    y = torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * weight, dim=axes).real
+    y = y - y.mean(axes, keepdim=True)
+    deviation = y.std(axes, keepdim=True, correction=0)
+    return y / deviation.clamp(min=torch.finfo(y.dtype).tiny)
 
 
 def type_named(name: str) -> torch.dtype:

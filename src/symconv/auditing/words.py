@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv.auditing.report import Audit, EquivarianceRow, ReceptiveField, Sizes, Total
+    from symconv.auditing.records import EquivarianceRow, ReceptiveField, Sizes, Total
+    from symconv.auditing.report import Audit
 
 PARTS = {  # a part of the report -> how it is called in a sentence
     "counts": "the counts",
@@ -123,7 +124,7 @@ def size_sentences(sizes: Sizes) -> list[str]:
             if sizes.leak
             else "Zero padding of a batch does not leak into valid outputs."
         )
-    return said + list(sizes.notes)
+    return said + [_sentence(note) for note in sizes.notes]
 
 
 def missing(audit: Audit) -> list[str]:
@@ -136,11 +137,38 @@ def whole(audit: Audit) -> list[EquivarianceRow]:
     return [row for row in audit.equivariance or () if row.layer == ""]
 
 
+def remarks(rows: Sequence[EquivarianceRow]) -> list[str]:
+    """The notes of rows, each said once, with the transforms that it is about unless it is all.
+
+    Example:
+        >>> from symconv.auditing.records import EquivarianceRow
+        >>> rows = [EquivarianceRow(name, "", 0.1, None, None, "broken", note)
+        ...         for name, note in (("mirror", "no interior"), ("shift 1", "no interior; odd"))]
+        >>> remarks(rows)
+        ['No interior.', 'shift 1: odd.']
+    """
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        for part in (row.note or "").split("; "):
+            if part:
+                about.setdefault(part, []).append(row.transform)
+    every = len(rows)
+    return [
+        _sentence(part) if len(names) == every else f"{', '.join(names)}: {part}."
+        for part, names in about.items()
+    ]
+
+
+def _sentence(text: str) -> str:
+    """Begun with a capital and ended with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+
+
 def culprits(audit: Audit) -> list[str]:
     """What breaks a symmetry and what is exact, in sentences; the first thing to read."""
     rows = whole(audit)
     exact = [row.transform for row in rows if row.verdict == "exact"]
-    said = list(audit.culprits)
+    said = [f"{sentence.removesuffix('.')}." for sentence in audit.culprits]
     if exact:
         said.append(f"Exact for the whole model: {', '.join(exact)}.")
     if audit.period is not None:
