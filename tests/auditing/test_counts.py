@@ -285,3 +285,35 @@ def test_a_sparse_layer_on_tokens():
     (row,) = counts(nn.Sequential(layer), torch.zeros(2, 5, 8)).layers
     assert (row.fan_in, row.connections, row.weights, row.macs) == (3, 5 * 18, 18, 2 * 5 * 18)
     assert (row.uses, row.dense_parameters) == (5, 5 * 8 * 5 * 6)
+
+
+FIGURES = "macs padding_macs connections fan_in weights uses parameters inputs".split()  # noqa: SIM905
+
+
+def test_functional_forms_count_as_their_layers():
+    layer, x = sc.nn.LocallyConnected2d(3, 4, 3, (8, 8), padding=1), torch.zeros(2, 3, 8, 8)
+    sparse, tokens = sc.nn.SparseLinear(8, 6, 3), torch.zeros(2, 5, 8)
+    turned, small = sc.nn.LocallyConnectedTranspose2d(3, 4, 3, (4, 4)), torch.zeros(2, 3, 4, 4)
+
+    class Function(nn.Module):
+        def __init__(self, layer, call):
+            super().__init__()
+            self.layer, self.call = layer, call
+
+        def forward(self, x):
+            return self.call(self.layer, x)
+
+    cases = [
+        (layer, x, lambda m, x: sc.functional.local_conv(x, m.weight, m.bias, padding=1)),
+        (turned, small, lambda m, x: sc.functional.local_conv_transpose(x, m.weight, m.bias)),
+        (
+            sparse,
+            tokens,
+            lambda m, x: sc.functional.sparse_linear(x, m.weight, m.connections, m.bias),
+        ),
+    ]
+    for layer, x, call in cases:
+        (wanted,), (found,) = counts(layer, x).layers, counts(Function(layer, call), x).layers
+        for name in FIGURES:
+            assert getattr(found, name) == getattr(wanted, name), (layer, name)
+        assert found.name == "layer"

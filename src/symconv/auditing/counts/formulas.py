@@ -1,56 +1,23 @@
 """Multiply-accumulates and connections of each operation that contracts, by formula.
 
-An operation is known by the name of its packet in `torch.ops.aten`. Numbers here are those of one
-call of the operation, all items of the batch. A product of complex numbers is four real ones.
+An operation of torch is known by the name of its packet in `torch.ops.aten`, ours by its full
+name. Numbers here are those of one call of the operation, all items of the batch. A product of
+complex numbers is four real ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from symconv.auditing.counts import convolutions
+from symconv.auditing.counts.contraction import Contraction, Named, Pairs, real_products
 from symconv.auditing.counts.provenance import size
 from symconv.errors import StructureError
-from symconv.lattice.windows import Window
-from symconv.structure import Structure
-
-Named = dict[str, Any]
-Pairs = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """Products of two operands summed over an axis.
-
-    Attributes:
-        name: What it is called in the report.
-        left: First operand; the activation of a layer.
-        right: Second operand; the weight of a layer.
-        macs: Multiply-accumulates, taps on zero padding included.
-        outputs: Numbers that come out.
-        fan_in: Terms of the sum of an output (the largest).
-        padding_macs: Those of `macs` that fall on zero padding.
-        connections: Distinct (output, input) pairs, if one operand holds weights.
-        items: Items of the batch, where the operation knows them.
-        inputs: Numbers that go in, where they are not those of the activation.
-    """
-
-    name: str
-    left: Tensor
-    right: Tensor
-    macs: int
-    outputs: int
-    fan_in: int
-    padding_macs: int = 0
-    connections: int | None = None
-    items: int | None = None
-    inputs: int | None = None
 
 
 def matrix_product(a: Tensor, b: Tensor) -> list[Contraction]:
@@ -65,101 +32,6 @@ def matrix_product(a: Tensor, b: Tensor) -> list[Contraction]:
     outputs = math.prod(a.shape[:-1]) * columns
     macs = pairs * real_products(a, b)
     return [Contraction("matmul", a, b, macs, outputs, terms, connections=pairs)]
-
-
-def real_products(*operands: Tensor) -> int:
-    """Real products of a product of numbers: four if they are complex."""
-    return 4 if any(t.is_complex() for t in operands) else 1
-
-
-def convolution(a: Named, result: Any) -> list[Contraction]:
-    """Convolution and transposed convolution in any dimension, grouped and dilated."""
-    return [_conv(a)]
-
-
-def _conv(a: Named) -> Contraction:
-    x, weight = a["input"] if "input" in a else a["self"], a["weight"]
-    dimension = weight.dim() - 2
-    numbers = {
-        name: _spread(a.get(name, default), dimension)
-        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0))
-    }
-    around = None if a.get("transposed") else a["zeros"](x, dimension)
-    around = around or ((0, 0),) * dimension
-    pads = [(p + b, p + e) for p, (b, e) in zip(numbers["padding"], around, strict=True)]
-    inner = [s - b - e for s, (b, e) in zip(x.shape[2:], around, strict=True)]
-    structure = conv_structure(
-        (x.shape[1], *inner),
-        tuple(weight.shape),
-        numbers["stride"],
-        tuple(pads),
-        numbers["dilation"],
-        numbers["output_padding"] if a.get("transposed") else None,
-        a.get("groups", 1),
-    )
-    items, products = x.shape[0], real_products(x, weight)
-    return Contraction(
-        f"conv{'_transpose' if a.get('transposed') else ''}{dimension}d",
-        x,
-        weight,
-        structure.macs * items * products,
-        structure.outputs * items,
-        structure.fan_in,
-        structure.padding_macs * items * products,
-        structure.connections * items,
-        items,
-        structure.inputs * items,
-    )
-
-
-def _spread(value: Any, dimension: int) -> tuple[int, ...]:
-    entries = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return tuple(map(int, entries * dimension if len(entries) == 1 else entries))
-
-
-@lru_cache(maxsize=4096)
-def conv_structure(
-    shape: tuple[int, ...],
-    weight: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: Pairs,
-    dilation: tuple[int, ...],
-    output_padding: tuple[int, ...] | None,
-    groups: int,
-) -> Structure:
-    """The structure of a convolution, or of a transposed one if there is an output padding.
-
-    Args:
-        shape: (channels, *space) of the input, without explicit padding.
-        weight: Shape of the weight in torch's layout.
-        stride: Step per axis.
-        padding: Zeros (before, after) per axis.
-        dilation: Step between taps per axis.
-        output_padding: Positions added at the end of each axis of a transposed convolution.
-        groups: Blocks of channels.
-    """
-    kernel, size = weight[2:], shape[1:]
-    if output_padding is None:
-        window = Window(kernel, stride, padding, dilation, "zeros")
-        return Structure.conv(shape[0], weight[0], window, size, groups)
-    # the convolution that this is the transpose of: its last taps reach past the output
-    pairs = zip(padding, output_padding, strict=True)
-    after = tuple((before, end - extra) for (before, end), extra in pairs)
-    window = Window(kernel, stride, after, dilation, "zeros")
-    rows = zip(size, stride, after, window.extent, strict=True)
-    out = tuple((s - 1) * step - sum(p) + e for s, step, p, e in rows)
-    return Structure.conv(weight[1] * groups, weight[0], window, out, groups).transpose()
-
-
-def convolution_backward(a: Named, result: Any) -> list[Contraction]:
-    """Gradients of a convolution inside a forward: each costs as much as the convolution."""
-    forward = _conv(a)
-    found = []
-    for wanted, other in zip(a["output_mask"][:2], (a["weight"], a["input"]), strict=True):
-        if wanted:
-            grad, name = a["grad_output"], "convolution_backward"
-            found.append(Contraction(name, grad, other, forward.macs, other.numel(), 0))
-    return found
 
 
 def attention(name: str, query: Tensor, key: Tensor, value: Tensor) -> list[Contraction]:
@@ -264,6 +136,13 @@ def _bag(a: Named, result: Any) -> list[Contraction]:
     return [Contraction("embedding_bag", scale, table, macs, outputs, 0)]
 
 
+def _sparse(a: Named, result: Any) -> list[Contraction]:
+    """Our sparse layer or its transpose: one product a connection and row."""
+    x, weight = a["x"] if "x" in a else a["y"], a["weight"]
+    macs, terms = x.shape[0] * weight.numel(), weight.shape[1]
+    return [Contraction("sparse_linear", x, weight, macs, result.numel(), terms, connections=macs)]
+
+
 def _of(first: str, second: str) -> Callable[[Named, Any], list[Contraction]]:
     return lambda a, result: matrix_product(a[first], a[second])
 
@@ -292,8 +171,8 @@ def _matrix_vector(a: Named, result: Any) -> list[Contraction]:
 FORMULAS: dict[str, Callable[[Named, Any], list[Contraction] | str]] = {
     "_addmm_activation": _of("mat1", "mat2"),
     "_cdist_forward": _distances,
-    "_conv_depthwise2d": convolution,
-    "_convolution": convolution,
+    "_conv_depthwise2d": convolutions.convolution,
+    "_convolution": convolutions.convolution,
     "_cudnn_attention_forward": _heads_first,
     "_cudnn_rnn": _recurrent_stack,
     "_efficient_attention_forward": _length_first,
@@ -310,7 +189,7 @@ FORMULAS: dict[str, Callable[[Named, Any], list[Contraction] | str]] = {
     "_scaled_dot_product_fused_attention_overrideable": _heads_first,
     "_scaled_dot_product_attention_math_for_mps": _heads_first,
     "_scaled_mm": _of("self", "mat2"),
-    "_slow_conv2d_forward": convolution,
+    "_slow_conv2d_forward": convolutions.convolution,
     "_sparse_addmm": _of("mat1", "mat2"),
     "_transformer_encoder_layer_fwd": _encoder_layer,
     "_trilinear": _trilinear,
@@ -319,24 +198,28 @@ FORMULAS: dict[str, Callable[[Named, Any], list[Contraction] | str]] = {
     "addmv": _matrix_vector,
     "baddbmm": _of("batch1", "batch2"),
     "bmm": _of("self", "mat2"),
-    "conv_depthwise3d": convolution,
-    "convolution": convolution,
-    "convolution_backward": convolution_backward,
-    "convolution_overrideable": convolution,
-    "cudnn_convolution": convolution,
+    "conv_depthwise3d": convolutions.convolution,
+    "convolution": convolutions.convolution,
+    "convolution_backward": convolutions.convolution_backward,
+    "convolution_overrideable": convolutions.convolution,
+    "cudnn_convolution": convolutions.convolution,
     "dot": _vectors,
     "linear": _turned("input", "weight"),
-    "miopen_convolution": convolution,
-    "miopen_depthwise_convolution": convolution,
+    "miopen_convolution": convolutions.convolution,
+    "miopen_depthwise_convolution": convolutions.convolution,
     "miopen_rnn": _recurrent_stack,
-    "mkldnn_convolution": convolution,
+    "mkldnn_convolution": convolutions.convolution,
     "mkldnn_linear": _turned("self", "weight"),
     "mkldnn_rnn_layer": _recurrent_layer,
     "mm": _of("self", "mat2"),
     "mv": _matrix_vector,
-    "slow_conv3d_forward": convolution,
-    "slow_conv_dilated2d": convolution,
-    "slow_conv_dilated3d": convolution,
+    "slow_conv3d_forward": convolutions.convolution,
+    "slow_conv_dilated2d": convolutions.convolution,
+    "slow_conv_dilated3d": convolutions.convolution,
+    "symconv::local_adjoint": convolutions.local_adjoint,
+    "symconv::local_forward": convolutions.local_forward,
+    "symconv::sparse_adjoint": _sparse,
+    "symconv::sparse_forward": _sparse,
     "vdot": _vectors,
 }
 
@@ -357,7 +240,7 @@ def contractions(
     """What an operation contracts; a text if that is unknown, or none of it could be read.
 
     Args:
-        operation: Operator overload of `torch.ops.aten`, or the higher-order `flex_attention`.
+        operation: An operator overload, or the higher-order `flex_attention`.
         args: Its positional arguments.
         kwargs: Its arguments by name.
         result: What it returned.
@@ -367,9 +250,8 @@ def contractions(
         if operation.name() == "flex_attention":
             return attention("flex_attention", *args[:3])
         return title(operation)
-    if operation.namespace != "aten":
-        return title(operation)
-    formula = FORMULAS.get(operation._opname.removesuffix("_"))
+    plain = operation.namespace == "aten"
+    formula = FORMULAS.get(operation._opname.removesuffix("_") if plain else title(operation))
     if operation._opname.startswith("_fft_"):
         return "Fourier transform, whose operations depend on the library's plan"
     if formula is None:

@@ -86,6 +86,7 @@ _LOSSES = """
 _ctc_loss binary_cross_entropy binary_cross_entropy_with_logits mse_loss multi_margin_loss
 multilabel_margin_loss_forward nll_loss2d_forward nll_loss_forward smooth_l1_loss soft_margin_loss
 """
+_BOXES = "nms roi_align ps_roi_align roi_pool ps_roi_pool"  # of torchvision
 _QUESTIONS = """
 _assert_async _assert_tensor_metadata _functional_assert_async _functional_assert_scalar
 _functional_sym_constrain_range _functional_sym_constrain_range_for_size _fused_sdp_choice
@@ -116,6 +117,8 @@ def is_free(operation: Any) -> bool:
     """
     if operation.namespace == "prim":  # questions about a tensor: its device, its layout
         return True
+    if operation.namespace == "torchvision":
+        return operation._opname in _BOXES.split()
     if operation.namespace != "aten":
         return False
     if _POINTWISE_TAG in operation.tags or operation.is_view:

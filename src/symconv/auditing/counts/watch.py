@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from symconv.auditing.counts import formulas
+from symconv.auditing.counts.contraction import Contraction, Pairs, real_products
 from symconv.auditing.counts.fake import NumbersNeededError
-from symconv.auditing.counts.formulas import Contraction, contractions
+from symconv.auditing.counts.formulas import contractions
 from symconv.auditing.counts.free import is_free
 from symconv.auditing.counts.provenance import KEPT, MADE, Provenance, tensors
 from symconv.auditing.counts.visits import FOREIGN, Use, Visits
@@ -32,7 +32,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, visits: Visits, provenance: Provenance, numbers: bool):
         super().__init__()
         self.visits, self.provenance, self.numbers = visits, provenance, numbers
-        self._zeros: dict[int, tuple[tuple[int, ...], formulas.Pairs]] = {}
+        self._zeros: dict[int, tuple[tuple[int, ...], Pairs]] = {}
         self._products: dict[int, Use] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -103,7 +103,7 @@ class Watch(TorchDispatchMode):
             if left is right or min(left.numel(), right.numel()) < 2 or constants or all(sources):
                 return  # a square, a scale, a mask, a weight
             size = result.numel()
-            macs, name = size * formulas.real_products(result), "multiply and sum"
+            macs, name = size * real_products(result), "multiply and sum"
             product = Contraction(name, left, right, macs, size, 1, connections=size)
             self._products[self.provenance.memory(result)] = self._use(product, ())
 
@@ -119,7 +119,7 @@ class Watch(TorchDispatchMode):
             use = replace(product, outputs=outputs, fan_in=terms, output_shape=shape)
             visit.uses.append(use)
 
-    def _zeros_around(self, x: Tensor, axes: int) -> formulas.Pairs | None:
+    def _zeros_around(self, x: Tensor, axes: int) -> Pairs | None:
         """The zeros that the operation before put around the last axes of a tensor."""
         shape, pads = self._zeros.get(self.provenance.memory(x), ((), ()))
         if shape != tuple(x.shape) or len(pads) > axes:
