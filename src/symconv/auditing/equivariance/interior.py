@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from symconv.auditing.equivariance.layout import Layout
 from symconv.auditing.equivariance.moves import Move
-from symconv.auditing.receptive import Receptive
+from symconv.auditing.receptive import AxisField, Receptive
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,21 @@ class Interior:
     Attributes:
         receptive: The fields; None if they were not measured.
         size: Space of the input.
+        known: Those already worked out.
     """
 
     receptive: Receptive | None
     size: tuple[int, ...]
+    known: dict[tuple[str, tuple[int, ...]], tuple[slice, ...] | None] = field(
+        default_factory=dict, repr=False
+    )
 
     def mask(self, name: str, layout: Layout, move: Move, dimension: int) -> Tensor | None:
         """The interior units after a transform; None where the fields are not known, or whole."""
         if self.receptive is None or not layout.has("s") or layout.has("t") or any(layout.lead):
             return None
         space = layout.space(dimension)
-        found = self.receptive.interior(name, self.size, space)
+        found = self._inside(name, space)
         if found is None:
             return None
         before = torch.zeros(space, dtype=torch.bool)
@@ -39,6 +44,11 @@ class Interior:
         if after.shape == before.shape:
             return before & after
         return after if move.shift is None else None
+
+    def _inside(self, name: str, space: tuple[int, ...]) -> tuple[slice, ...] | None:
+        if (name, space) not in self.known and self.receptive is not None:
+            self.known[name, space] = self.receptive.interior(name, self.size, space)
+        return self.known.get((name, space))
 
     def why_none(self, name: str) -> str | None:
         """Why a layer has no interior."""
@@ -60,17 +70,15 @@ class Interior:
         least = self.receptive.smallest_interior(name)
         if least is None or move.shift is None:
             return least
-        axes = self.receptive.axes[name]
-        rows = zip(axes, least, move.shift, strict=True)
-        return tuple(_enough(axis, n, t) for axis, n, t in rows)
+        rows = zip(self.receptive.axes[name], move.shift, strict=True)
+        return tuple(_enough(axis, steps) for axis, steps in rows)
 
 
-def _enough(axis, least: int, shift) -> int:
+def _enough(axis: AxisField, shift: Fraction) -> int:
     """The smallest length with an interior unit whose shifted one is interior, too."""
-    by = abs(shift) / axis.reach.stride
-    size = least
-    while True:
-        found = axis.interior(size, size * math.ceil(1 / axis.reach.stride) + 1)
-        if found.stop - found.start > math.ceil(by):
-            return size
-        size += 1
+    assert axis.reach is not None
+    first = 0
+    while (hull := axis.reach.hull(first)) is not None and hull[0] < 0:
+        first += 1
+    last = axis.reach.hull(first + math.ceil(abs(shift) / axis.reach.stride))
+    return last[1] + 1 if last is not None else 1

@@ -60,9 +60,10 @@ def measure(
     Transforms are circular shifts along all axes of space at once, by one position, by the total
     stride, and by half a position (a Fourier shift); the elements of a group, or a mirror and a
     quarter turn; without a group a rotation by 45 degrees and a rescaling by 0.5, too. On a map of
-    stride s a shift by t is one by t / s. Shifts by a fraction use the input without frequencies
-    of a quarter cycle per pixel and above; rotations off the lattice and rescalings the same, faded
-    out towards the inscribed circle, and rotations count positions within that circle.
+    stride s a shift by t is one by t / s. Fractional shifts, rotations off the lattice and
+    rescalings are measured on the input faded out towards the inscribed circle and without
+    frequencies of a quarter cycle per pixel and above; rotations count the positions within 0.9 of
+    that circle, which interpolation keeps.
 
     Args:
         call: The model and its input.
@@ -80,7 +81,7 @@ def measure(
     interior = Interior(receptive, picture.size)
     layers, rows, period = list[Layer](), list[EquivarianceRow](), None
     with left_as_found(call.model), torch.no_grad(), Shelf() as shelf:
-        for source in ("given", "smooth", "disc"):
+        for source in ("given", "smooth"):
             mine = [m for m in moves if m.source == source]
             if not mine:
                 continue
@@ -216,11 +217,12 @@ def _rows(
 
 
 def _unusual(move: Move) -> str | None:
-    if move.source == "smooth":
-        return "input below a quarter cycle per pixel"
-    if move.source == "disc":
-        return "input below a quarter cycle per pixel, faded out towards the inscribed circle"
-    return None
+    if move.source == "given":
+        return None
+    within = "; positions within 0.9 of that circle" if move.keeps else ""
+    return (
+        "input below a quarter cycle per pixel, faded out towards the inscribed circle" + within
+    )
 
 
 def _row(

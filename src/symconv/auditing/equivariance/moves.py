@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ class Move:
 
     Attributes:
         name: As in the report.
-        source: Which input it is measured on: "given", "smooth" (band-limited) or "disc"
-            (band-limited, and zero outside the inscribed circle).
+        source: Which input it is measured on: "given", or "smooth": band-limited, and faded out
+            towards the inscribed circle.
         space: Acts on (rest, C, *S), given the stride of each axis.
         element: The element of a group that it is; None for shifts and rescalings.
         shift: How far it shifts each axis, in input positions; None if it is none.
@@ -122,15 +123,35 @@ def shifted(x: Tensor, steps: Sequence[Fraction]) -> Tensor:
         size = x.shape[axis]
         if step.denominator == 1:
             x = x.roll(int(step), axis) if step % size else x
-            continue
-        y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        real = y.float().dtype if y.dtype == torch.float32 else torch.float64
-        frequency = torch.fft.rfftfreq(size, dtype=real, device=x.device)
-        phase = (-2 * math.pi * float(step)) * frequency
-        turn = torch.polar(torch.ones_like(phase), phase)
-        turn = turn.view(-1, *(1,) * (x.ndim - 1 - axis))
-        x = torch.fft.irfft(torch.fft.rfft(y, dim=axis) * turn, n=size, dim=axis).to(x.dtype)
+        elif size > _LONG:
+            x = _fourier(x.double(), axis, step).to(x.dtype)
+        else:
+            y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            matrix = _shifting(size, step).to(y)
+            behind = math.prod(x.shape[axis + 1 :])
+            if behind == 1:
+                y = y.reshape(-1, size) @ matrix.t()
+            else:
+                y = matrix @ y.reshape(-1, size, behind)
+            x = y.reshape(x.shape).to(x.dtype)
     return x
+
+
+_LONG = 512  # up to here a product with a matrix is quicker than two transforms
+
+
+@lru_cache(maxsize=256)
+def _shifting(size: int, step: Fraction) -> Tensor:
+    """The matrix of a Fourier shift."""
+    return _fourier(torch.eye(size, dtype=torch.float64), 0, step)
+
+
+def _fourier(x: Tensor, axis: int, step: Fraction) -> Tensor:
+    size = x.shape[axis]
+    frequency = torch.fft.rfftfreq(size, dtype=torch.float64, device=x.device)
+    phase = (-2 * math.pi * float(step)) * frequency
+    turn = torch.polar(torch.ones_like(phase), phase).view(-1, *(1,) * (x.ndim - 1 - axis))
+    return torch.fft.irfft(torch.fft.rfft(x, dim=axis) * turn, n=size, dim=axis)
 
 
 # Elements of groups
@@ -149,7 +170,7 @@ def of_element(element: Element, name: str | None = None) -> Move:
     name = name or element_name(element)
     if exact:
         return Move(name, "given", space, mask, element)
-    return Move(name, "disc", space, mask, element, keeps=_disc)
+    return Move(name, "smooth", space, mask, element, keeps=_disc)
 
 
 def element_name(element: Element) -> str:
@@ -190,12 +211,12 @@ def rotation(degrees: float) -> Move:
     """A rotation of the last two axes about their centre."""
 
     def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
-        return _on_background(x, lambda y: rotate(y, degrees))
+        return _on_background(x, lambda y: _rotated(y, degrees))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return rotate(m.double(), degrees) > 0.999
 
-    return Move(f"rotate {degrees:g}", "disc", space, mask, keeps=_disc)
+    return Move(f"rotate {degrees:g}", "smooth", space, mask, keeps=_disc)
 
 
 def _on_background(x: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
@@ -205,12 +226,39 @@ def _on_background(x: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
     return turn(x - ground) + ground
 
 
+def _rotated(x: Tensor, degrees: float) -> Tensor:
+    """`rotate` with mode "circular", its shears as products with matrices where that is quicker."""
+    quarters = round(degrees / 90)
+    height, width = x.shape[-2:] if quarters % 2 == 0 else x.shape[:-3:-1]
+    if max(height, width) > _LONG // 4 or x.dtype in (torch.float16, torch.bfloat16):
+        return rotate(x, degrees, "circular")
+    angle = math.radians(degrees - 90 * quarters)
+    y = x.rot90(quarters % 4, (-2, -1)).reshape(-1, height, width)
+    rows = _shearing(width, height, math.tan(angle / 2)).to(y)
+    columns = _shearing(height, width, -math.sin(angle)).to(y)
+    y = rows @ y.permute(1, 2, 0)  # (height, width, rest)
+    y = columns @ y.transpose(0, 1)
+    y = rows @ y.transpose(0, 1)
+    return y.permute(2, 0, 1).reshape(*x.shape[:-2], height, width)
+
+
+@lru_cache(maxsize=64)
+def _shearing(size: int, lines: int, slope: float) -> Tensor:
+    """One matrix a line: its Fourier shift by slope times the line's distance from the centre."""
+    shift = slope * (torch.arange(lines, dtype=torch.float64) - (lines - 1) / 2)
+    frequency = torch.fft.rfftfreq(size, dtype=torch.float64)
+    phase = -2 * math.pi * shift[:, None] * frequency
+    turn = torch.polar(torch.ones_like(phase), phase)[..., None]
+    spectrum = torch.fft.rfft(torch.eye(size, dtype=torch.float64), dim=0)
+    return torch.fft.irfft(spectrum * turn, n=size, dim=1)
+
+
 def _disc(size: Space) -> Tensor:
-    """The positions within the circle inscribed in the last two axes."""
+    """The positions within 0.9 of the circle inscribed in the last two axes: what shears keep."""
     height, width = size[-2:]
     rows = torch.arange(height) - (height - 1) / 2
     columns = torch.arange(width) - (width - 1) / 2
-    inside = rows[:, None] ** 2 + columns**2 <= (min(height, width) / 2) ** 2
+    inside = rows[:, None] ** 2 + columns**2 <= (0.45 * min(height, width)) ** 2
     return inside.expand(size)
 
 
@@ -230,7 +278,7 @@ def rescaling(factor: float) -> Move:
             m = m.index_select(axis, at)
         return m
 
-    return Move(f"rescale {float(factor)}", "disc", space, mask)
+    return Move(f"rescale {float(factor)}", "smooth", space, mask)
 
 
 # What is measured
@@ -285,24 +333,21 @@ def moves_for(
 # Inputs
 
 
-def smooth(x: Tensor, dimension: int, disc: bool) -> Tensor:
-    """The picture without its finer half of frequencies: at most a quarter cycle per position.
+def smooth(x: Tensor, dimension: int) -> Tensor:
+    """The picture faded out, and without its finer half of frequencies.
 
-    With `disc` it is first faded out towards the circle (ball) inscribed in the axes of space, by
-    a cosine over the outer half of the radius.
+    It is faded towards the circle (ball) inscribed in the axes of space, by a cosine over the outer
+    half of the radius, and then loses all frequencies of a quarter cycle per position and above.
     """
     y = x.double()
     axes = range(x.ndim - dimension, x.ndim)
-    if disc:
-        radius = sum(
-            ((torch.arange(x.shape[a], dtype=torch.float64) - (x.shape[a] - 1) / 2)
-             .div(max(x.shape[a] / 2, 1)).square()
-             .view(-1, *(1,) * (x.ndim - 1 - a)))
-            for a in axes
-        )  # fmt: skip
-        radius = torch.as_tensor(radius).sqrt().to(x.device)
-        fade = (math.pi * (2 * radius - 1).clamp(0, 1)).cos().add(1).div(2)
-        y = y * fade
+    radius = torch.zeros((), dtype=torch.float64, device=x.device)
+    for a in axes:
+        size = x.shape[a]
+        at = (torch.arange(size, dtype=torch.float64, device=x.device) - (size - 1) / 2) * 2 / size
+        radius = radius + at.square().view(-1, *(1,) * (x.ndim - 1 - a))
+    fade = (math.pi * (2 * radius.sqrt() - 1).clamp(0, 1)).cos().add(1).div(2)
+    y = y * fade
     for a in axes:
         size = x.shape[a]
         frequency = torch.fft.rfftfreq(size, dtype=torch.float64, device=x.device)

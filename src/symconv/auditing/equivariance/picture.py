@@ -77,13 +77,11 @@ class Picture:
         return Layout.channels_first(x.shape, [1] * self.dimension, field)
 
     def seen_as(self, source: str) -> Picture:
-        """The picture as given, or band-limited ("smooth"; "disc": within a circle, too)."""
+        """The picture as given, or "smooth": band-limited and faded out."""
         if source == "given":
             return self
-        disc = source == "disc"
-        changed = _replaced(
-            self.call, lambda t: smooth(t, self.dimension, disc) if self.holds(t) else t
-        )
+        n = self.dimension
+        changed = _replaced(self.call, lambda t: smooth(t, n) if self.holds(t) else t)
         return Picture(changed, self.size, self.field, self.note)
 
     def moved(self, on: Callable[[Tensor, Layout], Tensor] | None) -> Call:

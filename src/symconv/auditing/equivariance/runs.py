@@ -16,7 +16,14 @@ from symconv.auditing.equivariance.interior import Interior
 from symconv.auditing.equivariance.layout import Layout, LostError
 from symconv.auditing.equivariance.moves import Move
 from symconv.auditing.equivariance.picture import Picture
-from symconv.auditing.equivariance.watch import Step, Visitor, Watch, replaced, transformed
+from symconv.auditing.equivariance.watch import (
+    Step,
+    Visitor,
+    Watch,
+    replaced,
+    transformed,
+    unwatched,
+)
 
 
 class Shelf:
@@ -118,7 +125,8 @@ class FirstRun(Visitor):
         originals = {id(t): copy for t, copy in self._held}
 
         def on(x: Tensor, layout: Layout) -> Tensor:
-            return move.on(originals.get(id(x), x), layout, self.dimension)
+            with unwatched():
+                return move.on(originals.get(id(x), x), layout, self.dimension)
 
         try:
             new = transformed(step, on)
@@ -145,10 +153,11 @@ def _error(
     interior: Tensor | None,
     scale: float,
 ) -> Error:
-    expected = move.on(plain, layout, dimension)
-    if got.shape != expected.shape:
-        raise LostError(f"its output is {tuple(got.shape)}, {tuple(expected.shape)} expected")
-    return difference(got, expected, layout, move, dimension, interior, scale)
+    with unwatched():
+        expected = move.on(plain, layout, dimension)
+        if got.shape != expected.shape:
+            raise LostError(f"its output is {tuple(got.shape)}, {tuple(expected.shape)} expected")
+        return difference(got, expected, layout, move, dimension, interior, scale)
 
 
 def worst(found: Sequence[Error]) -> Error:

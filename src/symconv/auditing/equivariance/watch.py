@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from symconv.auditing.call import tensors_of
@@ -233,6 +234,13 @@ class Watch(TorchFunctionMode):
                 return None
             return getattr(source, _MARK).layout
         return layout
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Within, torch's operations are shown to no mode: our own arithmetic costs what it costs."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
 
 
 def mark(x: Tensor, layout: Layout | None) -> None:
