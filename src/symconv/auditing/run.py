@@ -18,7 +18,7 @@ from symconv.auditing.receptive import receptive_fields
 from symconv.auditing.records import LayerRow, ReceptiveField
 from symconv.auditing.report import Audit
 from symconv.auditing.sizes import find_sizes
-from symconv.lattice.groups import Group
+from symconv.lattice.groups import Group, parse
 
 Found = TypeVar("Found")
 
@@ -50,7 +50,7 @@ def audit(
         sizes: Smallest input, law of the output size, leak of zero padding.
 
     Raises:
-        StructureError: The model is none, or it fails on this input.
+        StructureError: The model or the group is none, or the model fails on this input.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
@@ -61,6 +61,8 @@ def audit(
         [('0', 27, 216), ('1', None, 0), ('2', 8, 32)]
     """
     call, reasons = Call.of(model, x), dict[str, str]()
+    if group is not None and group != "trivial":  # that one needs the number of axes
+        parse(group)
 
     def part(name: str, wanted: bool, measure: Callable[[], Found]) -> Found | None:
         return _attempt(name, measure, reasons) if wanted else None
