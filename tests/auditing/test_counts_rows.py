@@ -18,9 +18,9 @@ def test_a_convolution_in_the_fourier_domain_is_not_free():
     found = counts(nn.Sequential(Of(forward, w=weight(3)), nn.Linear(WIDTH, 2)), tokens())
     first, second = found.layers
     assert first.macs is None
-    assert first.note.startswith("unknown, at least 0 MACs: Fourier transform")
+    assert first.note.startswith("unknown, at least 0 MACs: a Fourier transform")
     assert found.total.unknown == (
-        "Fourier transform, whose operations depend on the library's plan in 0",
+        "a Fourier transform (its operations depend on the library) in 0",
     )
     assert found.total.macs == second.macs == BATCH * TOKENS * WIDTH * 2
 

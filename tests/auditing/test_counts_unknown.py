@@ -43,6 +43,27 @@ def test_an_operation_of_somebody_else(operation):
     assert found.total.parameters == 64 + 8 + 24
 
 
+@pytest.mark.parametrize(
+    ("formula", "model", "x"),
+    [
+        ("convolution", nn.Conv1d(TOKENS, 4, 3), tokens()),
+        ("addmm", nn.Linear(WIDTH, 3), tokens()[0]),
+        ("bmm", Of(lambda m, x: x @ x.mT), tokens()),
+        (
+            "_scaled_dot_product_flash_attention_for_cpu",
+            Of(lambda m, x: F.scaled_dot_product_attention(x, x, x)),
+            tokens()[None],
+        ),
+    ],
+)
+def test_without_its_formula_an_operation_is_unknown_not_zero(formula, model, x, monkeypatch):
+    assert counts(model, x).total.unknown == ()
+    monkeypatch.delitem(FORMULAS, formula)
+    found = counts(model, x)
+    assert [row.macs for row in found.layers] == [None]
+    assert found.total.unknown == (f"aten::{formula} in {type(model).__name__}",)
+
+
 def test_a_decomposition_of_a_matrix():
     net = nn.Sequential(nn.Linear(WIDTH, WIDTH), Of(lambda m, x: torch.linalg.inv(x.mT @ x)))
     found = counts(net, tokens())

@@ -253,7 +253,7 @@ def contractions(
     plain = operation.namespace == "aten"
     formula = FORMULAS.get(operation._opname.removesuffix("_") if plain else title(operation))
     if operation._opname.startswith("_fft_"):
-        return "Fourier transform, whose operations depend on the library's plan"
+        return "a Fourier transform (its operations depend on the library)"
     if formula is None:
         return title(operation)
     names = (argument.name for argument in operation._schema.arguments)

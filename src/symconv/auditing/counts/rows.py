@@ -200,7 +200,7 @@ class _Drafts:
             draft.take(use, self.items)
         for operation, order in visit.unknown.items():
             key = visit.name, operation
-            name = self._named(key, visit.name, operation.split(",")[0])
+            name = self._named(key, visit.name, operation.split(" (")[0])
             draft = self.of(key, operation, name, order)
             draft.calls += 1
             draft.unknown[operation] = order
