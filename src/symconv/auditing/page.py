@@ -79,9 +79,7 @@ def _whole_row(row: EquivarianceRow) -> dict[str, str]:
 
 def _local(audit: Audit) -> dict[str, Any]:
     """Errors of the layers by themselves: one row a layer, one column a transform."""
-    rows = [r for r in audit.equivariance or () if r.layer and r.local_error is not None]
-    names = list(dict.fromkeys(r.layer for r in rows if r.verdict != "exact"))
-    found = {(r.layer, r.transform): r for r in rows}
+    names, found = words.local(audit)
     transforms = words.transforms(audit)
     return {
         "transforms": transforms,

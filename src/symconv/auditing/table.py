@@ -136,11 +136,9 @@ def _whole(audit: Audit) -> Table:
 
 def _locally(audit: Audit) -> list[Table]:
     """The layers that are not exact by themselves, one column a transform."""
-    rows = [r for r in audit.equivariance or () if r.layer and r.local_error is not None]
-    names = list(dict.fromkeys(r.layer for r in rows if r.verdict != "exact"))
+    names, found = words.local(audit)
     if not names:
         return []
-    found = {(r.layer, r.transform): r for r in rows}
 
     def cell(layer: str, transform: str) -> str:
         row = found.get((layer, transform))
@@ -148,7 +146,7 @@ def _locally(audit: Audit) -> list[Table]:
             return "-"
         return "exact" if row.verdict == "exact" else words.error_cell(row.local_error)
 
-    shown = _worst(names, rows)
+    shown = _worst(names, list(found.values()))
     columns = [Column("layer", shown, 0, left=True)]
     for rank, transform in enumerate(words.transforms(audit)):
         columns.append(Column(transform, [cell(name, transform) for name in shown], rank))

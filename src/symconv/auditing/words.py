@@ -176,6 +176,14 @@ def culprits(audit: Audit) -> list[str]:
     return said
 
 
+def local(audit: Audit) -> tuple[list[str], dict[tuple[str, str], EquivarianceRow]]:
+    """The layers that are not exact by themselves, in their order; rows by layer and transform."""
+    rows = [r for r in audit.equivariance or () if r.layer and r.local_error is not None]
+    faulty = {r.layer for r in rows if r.verdict != "exact"}
+    names = [name for name in dict.fromkeys(r.layer for r in rows) if name in faulty]
+    return names, {(r.layer, r.transform): r for r in rows}
+
+
 def transforms(audit: Audit) -> list[str]:
     """The transforms of the report, each once, in their order."""
     return list(dict.fromkeys(row.transform for row in audit.equivariance or ()))

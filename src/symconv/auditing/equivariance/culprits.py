@@ -44,8 +44,10 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """The name, and the stride if it has one."""
+        """The name, the kind where the name is a number, and the stride if it has one."""
         name = self.name or self.kind
+        if name.split(".")[-1].isdigit():
+            name = f"{name} ({self.kind})"
         if max(self.steps) <= 1:
             return name
         shown = self.steps[:1] if len(set(self.steps)) == 1 else self.steps
