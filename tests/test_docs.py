@@ -71,6 +71,19 @@ def test_the_tables_of_costs_are_those_that_are_printed():
         assert set(pasted.splitlines()) <= printed, name
 
 
+def test_the_report_of_the_audit_is_the_one_that_is_printed():
+    """The pasted report of audit.md, line by line but for what is rounding."""
+    text = (DOCS / "audit.md").read_text()
+    (pasted,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    for example in doctest.DocTestParser().get_examples(text[: text.index("```text")]):
+        exec(example.source, names)
+    printed = str(names["report"]).splitlines()
+    assert len(printed) > 40
+    for line, shown in zip(printed, pasted.splitlines(), strict=True):
+        assert line == shown or "e-1" in line + shown
+
+
 def test_the_figures_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["figures.py", "--out", str(tmp_path)])
     runpy.run_path(str(DOCS / "figures.py"), run_name="__main__")
