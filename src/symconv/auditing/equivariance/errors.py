@@ -71,14 +71,17 @@ def difference(
         interior: Mask over space of the interior units, if any.
         scale: Root mean square of what they were computed from.
     """
-    keeps = None
+    masks = [None, interior]
     if move.keeps is not None and layout.has("s"):
         keeps = move.keeps(_space_of(expected, layout, dimension))
-    apart, size = _norms(got, expected, layout, dimension, keeps)
-    inside = None
-    if interior is not None:
-        mask = interior if keeps is None else interior & keeps
-        inside = _relative(*_norms(got, expected, layout, dimension, mask)) if mask.any() else None
+        masks = [keeps, None if interior is None else interior & keeps]
+    if masks[0] is None and masks[1] is None:
+        (apart, size), inside = _norms(got, expected), None
+    else:
+        two = [_energy(got, expected, layout, dimension), _energy(None, expected, layout, dimension)]
+        (apart, size), within = ([_over(e, mask) for e in two] for mask in masks)
+        some = masks[1] is not None and bool(masks[1].any())
+        inside = _relative(*within) if some else None
     full = _relative(apart, size)
     count = math.sqrt(max(expected.numel(), 1))
     tiny = 1e-3 * EXACT.get(got.dtype, 0.0) * scale
@@ -92,19 +95,30 @@ def _relative(apart: float, size: float) -> float | None:
     return apart / size if size else (math.inf if apart else 0.0)
 
 
-def _norms(
-    got: Tensor, expected: Tensor, layout: Layout, dimension: int, mask: Tensor | None
-) -> tuple[float, float]:
-    """The norms of the difference and of what is expected, over the units of a mask."""
-    if mask is not None:
-        got, expected = (
-            canonical(t, layout, dimension)[..., mask.to(t.device)] for t in (got, expected)
-        )
+def _norms(got: Tensor, expected: Tensor) -> tuple[float, float]:
+    """The norms of the difference and of what is expected."""
     apart = size = 0.0
     for a, b in zip(_chunks(got), _chunks(expected), strict=True):
         apart += _square(a - b)
         size += _square(b)
     return math.sqrt(apart), math.sqrt(size)
+
+
+def _energy(got: Tensor | None, expected: Tensor, layout: Layout, dimension: int) -> Tensor:
+    """The squared difference (or squares, without `got`) at each position, all channels summed."""
+    tensors = [canonical(t, layout, dimension) for t in (expected, got) if t is not None]
+    space = tensors[0].shape[2:]
+    rows = [t.reshape(-1, space.numel()) for t in tensors]
+    total = torch.zeros(space.numel(), dtype=torch.float64, device=expected.device)
+    for parts in zip(*(r.split(max(1, _CHUNK // space.numel())) for r in rows), strict=True):
+        apart = parts[0] if got is None else parts[0] - parts[1]
+        apart = apart.float() if apart.element_size() < 4 else apart
+        total += (apart * apart).sum(0)
+    return total.view(space)
+
+
+def _over(energy: Tensor, mask: Tensor | None) -> float:
+    return math.sqrt(float((energy if mask is None else energy[mask.to(energy.device)]).sum()))
 
 
 def _chunks(x: Tensor) -> Sequence[Tensor]:
@@ -117,16 +131,17 @@ def _square(x: Tensor) -> float:
 
 
 def canonical(x: Tensor, layout: Layout, dimension: int) -> Tensor:
-    """A feature as (rest, C, *S)."""
-    found = list[Tensor]()
+    """A feature as (rest, C, *S), class tokens left out.
 
-    def keep(y: Tensor, copy: str) -> Tensor:
-        if copy == "s":
-            found.append(y)
-        return y
-
-    layout.resized(tuple(x.shape)).transformed(x, keep, dimension)
-    return found[-1]  # behind class tokens, which come first
+    Raises:
+        LostError: It has no such form.
+    """
+    layout = layout.resized(tuple(x.shape))
+    for axis, count in enumerate(layout.lead):
+        if count:
+            x = x.narrow(axis, count, x.shape[axis] - count)
+            layout = layout.with_axis(axis, layout.axes[axis])
+    return layout.canonical(x, dimension)
 
 
 def _space_of(x: Tensor, layout: Layout, dimension: int) -> tuple[int, ...]:

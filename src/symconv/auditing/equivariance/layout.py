@@ -36,6 +36,7 @@ class Digit:
 
 
 Axis = tuple[Digit, ...]
+Act = Callable[[Tensor, tuple[int, ...], int, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -171,15 +172,14 @@ class Layout:
             raise LostError(f"{self.shape} as {tuple(shape)}")
         return self.with_axes(axes, leads)
 
-    def transformed(
-        self, x: Tensor, act: Callable[[Tensor, str], Tensor], dimension: int
-    ) -> Tensor:
-        """Apply a map of (rest, C, *S) to a tensor of this layout.
+    def transformed(self, x: Tensor, act: Act, dimension: int) -> Tensor:
+        """Apply a map of space and channels to a tensor of this layout.
 
         Args:
             x: The tensor.
-            act: Called with the tensor arranged as (rest, C, *S) and "s" or "t", for which copy
-                of space it is to act on; it keeps rest and C.
+            act: Called with a tensor, which of its axes are those of space, which is that of
+                channels, and "s" or "t", for which copy of space it is to act on; it keeps all
+                other axes.
             dimension: Axes of space.
 
         Raises:
@@ -198,33 +198,58 @@ class Layout:
                 return torch.cat(list(done), axis)
         for copy in "st":
             if copy == "s" or self.has(copy):
-                x = self._moved(x, act, dimension, copy)
+                axes = self.arranged(copy, dimension)
+                if axes is not None:
+                    x = act(x, axes[1:], axes[0], copy)
+                else:
+                    x = self._moved(x, act, dimension, copy)
         return x
 
-    def _moved(
-        self, x: Tensor, act: Callable[[Tensor, str], Tensor], dimension: int, copy: str
-    ) -> Tensor:
+    def arranged(self, copy: str, dimension: int) -> tuple[int, ...] | None:
+        """The axes of channels and space, where each has one to itself."""
+        found = [self.axis_of(label) for label in _labels(copy, dimension)]
+        single = [sum(d.label == name for a in self.axes for d in a) == 1
+                  for name in _labels(copy, dimension)]  # fmt: skip
+        if None in found or not all(single):
+            return None
+        return tuple(axis for axis in found if axis is not None)
+
+    def canonical(self, x: Tensor, dimension: int, copy: str = "s") -> Tensor:
+        """The tensor as (rest, C, *S); axes that it lacks have size one.
+
+        Raises:
+            LostError: Digits are missing.
+        """
         digits = [d for axis in self.axes for d in axis]
-        labels = [CHANNELS, *(f"{copy}{i}" for i in range(dimension))]
-        mine = [_places(digits, label) for label in labels]
-        rest = [i for i in range(len(digits)) if not any(i in m for m in mine)]
-        order = [*rest, *(i for m in mine for i in m)]
-        split = x.reshape([d.size for d in digits]).permute(order)
+        mine, order = _grouped(digits, _labels(copy, dimension))
         sizes = [math.prod(digits[i].size for i in m) for m in mine]
-        y = act(split.reshape(-1, *sizes), copy)
-        new = {}
+        return x.reshape([d.size for d in digits]).permute(order).reshape(-1, *sizes)
+
+    def _moved(self, x: Tensor, act: Act, dimension: int, copy: str) -> Tensor:
+        digits = [d for axis in self.axes for d in axis]
+        mine, order = _grouped(digits, _labels(copy, dimension))
+        y = self.canonical(x, dimension, copy)
+        y = act(y, tuple(range(2, y.ndim)), 1, copy)
+        new = {i: digits[i].size for i in order}
         for m, size in zip(mine, y.shape[1:], strict=True):
             minor = math.prod(digits[i].size for i in m[1:])
             if m and size % minor:
                 raise LostError(f"{size} positions in windows of {minor}")
-            new |= {i: digits[i].size for i in m[1:]} | ({m[0]: size // minor} if m else {})
-        new |= {i: digits[i].size for i in rest}
-        y = y.reshape([new[i] for i in order])
-        y = y.permute(_inverse(order))
-        numbers, shape = iter(range(len(digits))), []
-        for axis in self.axes:
-            shape.append(math.prod(new[next(numbers)] for _ in axis))
-        return y.reshape(shape)
+            new |= {m[0]: size // minor} if m else {}
+        y = y.reshape([new[i] for i in order]).permute(_inverse(order))
+        numbers = iter(range(len(digits)))
+        return y.reshape([math.prod(new[next(numbers)] for _ in axis) for axis in self.axes])
+
+
+def _labels(copy: str, dimension: int) -> list[str]:
+    return [CHANNELS, *(f"{copy}{i}" for i in range(dimension))]
+
+
+def _grouped(digits: Sequence[Digit], labels: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+    """Where the digits of each label are, and an order with all others before them."""
+    mine = [_places(digits, label) for label in labels]
+    rest = [i for i in range(len(digits)) if not any(i in m for m in mine)]
+    return mine, [*rest, *(i for m in mine for i in m)]
 
 
 def _size(axis: Axis) -> int:

@@ -18,6 +18,7 @@ from symconv.lattice.representations import Field
 from symconv.transforms import act, rescale, rotate
 
 Space = tuple[int, ...]
+Axes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Move:
         name: As in the report.
         source: Which input it is measured on: "given", or "smooth": band-limited, and faded out
             towards the inscribed circle.
-        space: Acts on (rest, C, *S), given the stride of each axis.
+        space: Acts on the axes of space of a tensor, given which they are and their strides.
         element: The element of a group that it is; None for shifts and rescalings.
         shift: How far it shifts each axis, in input positions; None if it is none.
         keeps: Which positions of a map of this size have an expected value; None: all of them.
@@ -37,7 +38,7 @@ class Move:
 
     name: str
     source: str
-    space: Callable[[Tensor, Sequence[Fraction]], Tensor]
+    space: Callable[[Tensor, Axes, Sequence[Fraction]], Tensor]
     mask: Callable[[Tensor, Sequence[Fraction]], Tensor]
     element: Element | None = None
     shift: tuple[Fraction, ...] | None = None
@@ -50,16 +51,16 @@ class Move:
             LostError: What it does there is not known.
         """
 
-        def act_on(canonical: Tensor, copy: str) -> Tensor:
+        def act_on(y: Tensor, axes: Axes, channels: int, copy: str) -> Tensor:
             if copy == "s":
-                canonical = self._channels(canonical, layout)
-            if canonical[0, 0].numel() == 1:
-                return canonical
-            return self.space(canonical, layout.stride(dimension, copy))
+                y = self._on_channels(y, channels, layout)
+            if all(y.shape[a] == 1 for a in axes):
+                return y
+            return self.space(y, axes, layout.stride(dimension, copy))
 
         return layout.transformed(x, act_on, dimension)
 
-    def _channels(self, x: Tensor, layout: Layout) -> Tensor:
+    def _on_channels(self, x: Tensor, axis: int, layout: Layout) -> Tensor:
         if self.element is None:
             return x
         if not layout.sure:
@@ -70,14 +71,14 @@ class Move:
         element = same_element(self.element, field.group)
         if element is None:
             raise LostError(f"{field.group}, the group of these channels, has no such element")
-        if field.channels != x.shape[1]:
-            raise LostError(f"{field} on {x.shape[1]} channels")
+        if field.channels != x.shape[axis]:
+            raise LostError(f"{field} on {x.shape[axis]} channels")
         image, signs = field.permutation[element.index], field.signs[element.index]
-        moved = x[:, torch.from_numpy(image.argsort()).to(x.device)]
+        moved = x.index_select(axis, torch.from_numpy(image.argsort()).to(x.device))
         if (signs > 0).all():
             return moved
         landed = torch.from_numpy(signs[image.argsort()]).to(x.device, x.dtype)
-        return moved * landed.view(-1, *(1,) * (x.ndim - 2))
+        return moved * landed.view(-1, *(1,) * (x.ndim - 1 - axis))
 
 
 def same_element(element: Element, group: Group) -> Element | None:
@@ -96,8 +97,8 @@ def shift(steps: Sequence[float | Fraction], name: str | None = None) -> Move:
     steps = tuple(Fraction(s) for s in steps)
     whole = all(s.denominator == 1 for s in steps)
 
-    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
-        return shifted(x, [t / s for t, s in zip(steps, strides, strict=True)])
+    def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
+        return shifted(x, axes, [t / s for t, s in zip(steps, strides, strict=True)])
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         kept = m
@@ -116,25 +117,32 @@ def _amount(number: Fraction) -> str:
     return str(number.numerator) if number.denominator == 1 else f"{float(number):g}"
 
 
-def shifted(x: Tensor, steps: Sequence[Fraction]) -> Tensor:
-    """Shift the last axes: rolled where the step is whole, else by their Fourier series."""
-    first = x.ndim - len(steps)
-    for axis, step in enumerate(steps, first):
-        size = x.shape[axis]
-        if step.denominator == 1:
-            x = x.roll(int(step), axis) if step % size else x
-        elif size > _LONG:
+def shifted(x: Tensor, axes: Axes, steps: Sequence[Fraction]) -> Tensor:
+    """Shift some axes: rolled where the step is whole, else by their Fourier series."""
+    whole = [(a, int(t)) for a, t in zip(axes, steps, strict=True) if t.denominator == 1]
+    whole = [(a, t) for a, t in whole if t % x.shape[a]]
+    if whole:
+        x = x.roll([t for _, t in whole], [a for a, _ in whole])
+    for axis, step in zip(axes, steps, strict=True):
+        if step.denominator == 1 or x.shape[axis] == 1:
+            continue
+        if x.shape[axis] > _LONG:
             x = _fourier(x.double(), axis, step).to(x.dtype)
         else:
-            y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            matrix = _shifting(size, step).to(y)
-            behind = math.prod(x.shape[axis + 1 :])
-            if behind == 1:
-                y = y.reshape(-1, size) @ matrix.t()
-            else:
-                y = matrix @ y.reshape(-1, size, behind)
-            x = y.reshape(x.shape).to(x.dtype)
+            x = _times(_shifting(x.shape[axis], step), x, axis)
     return x
+
+
+def _times(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
+    """A matrix applied along an axis."""
+    y = x.float() if x.element_size() < 4 else x
+    matrix = matrix.to(y)
+    before, behind = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    if behind == 1:
+        y = y.reshape(before, -1) @ matrix.t()
+    else:
+        y = matrix @ y.reshape(before, -1, behind)
+    return y.reshape(*x.shape[:axis], len(matrix), *x.shape[axis + 1 :]).to(x.dtype)
 
 
 _LONG = 512  # up to here a product with a matrix is quicker than two transforms
@@ -161,8 +169,10 @@ def of_element(element: Element, name: str | None = None) -> Move:
     """The action of an element of a group."""
     exact = element.exact if hasattr(element, "exact") else True
 
-    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
-        return _on_background(x, lambda y: act(element, y)) if not exact else act(element, x)
+    def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
+        if exact:
+            return _permuted(x, axes, element.matrix)
+        return _last(x, axes, lambda y: _on_background(y, lambda z: act(element, z)))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return act(element, m) if exact else act(element, m.double()) > 0.999
@@ -171,6 +181,21 @@ def of_element(element: Element, name: str | None = None) -> Move:
     if exact:
         return Move(name, "given", space, mask, element)
     return Move(name, "smooth", space, mask, element, keeps=_disc)
+
+
+def _permuted(x: Tensor, axes: Axes, matrix: np.ndarray) -> Tensor:
+    """`act` on some axes, which need not be the last ones."""
+    order = list(range(x.ndim))
+    for axis, source in zip(axes, abs(matrix).argmax(axis=1), strict=True):
+        order[axis] = axes[source]
+    flipped = [axis for axis, row in zip(axes, matrix, strict=True) if row.sum() < 0]
+    return x.permute(order).flip(flipped)
+
+
+def _last(x: Tensor, axes: Axes, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A change of the last axes, applied to others."""
+    last = tuple(range(x.ndim - len(axes), x.ndim))
+    return change(x.movedim(axes, last)).movedim(last, axes)
 
 
 def element_name(element: Element) -> str:
@@ -210,8 +235,8 @@ def _signed(matrix: np.ndarray) -> str:
 def rotation(degrees: float) -> Move:
     """A rotation of the last two axes about their centre."""
 
-    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
-        return _on_background(x, lambda y: _rotated(y, degrees))
+    def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
+        return _last(x, axes, lambda y: _on_background(y, lambda z: _rotated(z, degrees)))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return rotate(m.double(), degrees) > 0.999
@@ -268,8 +293,12 @@ def _disc(size: Space) -> Tensor:
 def rescaling(factor: float) -> Move:
     """Another size, frequencies that the new grid cannot hold removed."""
 
-    def space(x: Tensor, strides: Sequence[Fraction]) -> Tensor:
-        return rescale(x, [factor] * len(strides))
+    def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
+        for axis in axes:
+            if round(x.shape[axis] * factor) < 1:
+                raise LostError(f"a map of {x.shape[axis]} positions cannot be so small")
+            x = _times(_scaling(x.shape[axis], factor), x, axis)
+        return x
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         for axis, size in enumerate(m.shape):
@@ -279,6 +308,12 @@ def rescaling(factor: float) -> Move:
         return m
 
     return Move(f"rescale {float(factor)}", "smooth", space, mask)
+
+
+@lru_cache(maxsize=256)
+def _scaling(size: int, factor: float) -> Tensor:
+    """The matrix of `rescale` along one axis."""
+    return rescale(torch.eye(size, dtype=torch.float64), (factor, 1.0))
 
 
 # What is measured
