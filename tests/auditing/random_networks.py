@@ -5,6 +5,23 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import nn
 
+KINDS = [
+    "conv",
+    "conv",
+    "depthwise",
+    "pool",
+    "average",
+    "up",
+    "linear",
+    "transposed",
+    "residual",
+    "shift",
+    "last",
+    "shuffle",
+    "concat",
+    "dilated",
+]
+
 
 class Branches(nn.Module):
     """Two paths of one stride that meet: a sum, or a concatenation."""
@@ -34,6 +51,11 @@ class Step(nn.Module):
         return self.text
 
 
+def unshuffle(x):
+    even = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    return F.pixel_unshuffle(even, 2)
+
+
 def same(kernel, dilation):
     return dilation * (kernel - 1) // 2
 
@@ -42,10 +64,7 @@ def same(kernel, dilation):
 def layers(draw, n, channels):
     """One layer of n space axes and the channels that come out of it."""
     axes = st.tuples(*[st.integers(1, 3)] * n)
-    kind = draw(
-        st.sampled_from("conv conv depthwise pool average up linear transposed residual shift "
-                        "last shuffle concat dilated".split())
-    )  # fmt: skip
+    kind = draw(st.sampled_from(KINDS))
     kernel, stride = draw(axes), draw(st.tuples(*[st.integers(1, 2)] * n))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
     if kind in ("conv", "dilated"):
@@ -65,7 +84,7 @@ def layers(draw, n, channels):
         return nn.Upsample(scale_factor=factor, mode=mode), channels
     if kind == "transposed":
         make = getattr(nn, f"ConvTranspose{n}d")
-        return make(channels, 2, kernel, stride, tuple(min(p, k - 1) for p, k in zip(padding, kernel, strict=True))), 2  # fmt: skip  # noqa: E501
+        return make(channels, 2, kernel, stride, padding), 2
     if kind == "shift":
         by = draw(st.integers(-2, 2))
         return Step(lambda x: torch.roll(x, by, -1), f"roll {by}"), channels
@@ -73,7 +92,7 @@ def layers(draw, n, channels):
         line = nn.Linear(channels, 2)
         return Step(lambda x, f: f(x.movedim(1, -1)).movedim(-1, 1), "channels last", line), 2
     if kind == "shuffle" and n == 2:
-        return Step(lambda x: F.pixel_unshuffle(F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2)), 2), "unshuffle"), 4 * channels  # fmt: skip  # noqa: E501
+        return Step(unshuffle, "unshuffle"), 4 * channels
     size = draw(st.sampled_from([1, 3]))
     dilation = draw(st.integers(1, 2))
     left = conv(n)(channels, 2, size, stride, same(size, dilation), dilation)

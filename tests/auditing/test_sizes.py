@@ -11,9 +11,8 @@ from torch import nn
 
 from auditing import networks as known
 from auditing.random_networks import networks
-from symconv.auditing import sizes
 from symconv.auditing.call import Call
-from symconv.auditing.sizes import find_sizes
+from symconv.auditing.sizes import find_sizes, leak
 
 
 def found_for(model, *shape):
@@ -145,7 +144,7 @@ def test_a_masked_model_does_not_leak():
 
 def test_a_leak_that_is_not_looked_for_is_not_found(monkeypatch):
     """Negative control: without the mark in the padding nothing is seen."""
-    monkeypatch.setattr(sizes.torch, "nan", 0.0)
+    monkeypatch.setattr(leak.torch, "nan", 0.0)
     model = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     assert found_for(model, 1, 1, 16, 16).leak is False
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from symconv.auditing.counts.fake import fake
 from symconv.auditing.receptive.reach import NotPeriodicError, Reach, repeated
 from symconv.auditing.receptive.recursion import Follow, followed, plain_attention
 from symconv.auditing.receptive.seen import Digits, Everything, Seen, Tangled, Unknown
+from symconv.auditing.receptive.shadow import grown
 from symconv.auditing.records import ReceptiveField, Steps
 from symconv.auditing.state import left_as_found
 
@@ -99,7 +101,8 @@ def receptive_fields(call: Call) -> Receptive:
     Space axes are those after batch and channels, or the second one of integers (tokens). The
     model runs once on fake tensors, and every operation's exact rule is applied to what its
     tensors see; where a model needs numbers it runs for real. Norms that take their statistics
-    from the map see all of it. An operation without a rule makes what follows unknown.
+    from the map see all of it. An operation without a rule makes what follows unknown; the field of
+    the output alone is then measured by gradients where that is possible, which is said.
 
     Exact on the unbounded lattice: for convolutions, pooling, interpolation, shifts, attention
     within windows and their like, in any composition and through permutes and reshapes. Fields are
@@ -121,11 +124,42 @@ def receptive_fields(call: Call) -> Receptive:
     with left_as_found(call.model, guarded=False), plain_attention(), torch.no_grad():
         try:
             with fake(call) as quick:
-                return _collected(followed(quick, quick.tensors()[index][1], space)[0])
+                found = _collected(followed(quick, quick.tensors()[index][1], space)[0])
         except Exception:
-            pass  # it needs numbers, or it is wrong: the real run tells
-    with left_as_found(call.model), plain_attention(), torch.no_grad():
-        return _collected(followed(call, call.tensors()[index][1], space)[0])
+            found = None  # it needs numbers, or it is wrong: the real run tells
+    if found is None:
+        with left_as_found(call.model), plain_attention(), torch.no_grad():
+            found = _collected(followed(call, call.tensors()[index][1], space)[0])
+    if found.output is None and any("the operation" in why for why in found.unknown):
+        return _with_measured(found, call, index)
+    return found
+
+
+def _with_measured(found: Receptive, call: Call, index: int) -> Receptive:
+    """Where an operation of the model has no rule: the output's field by a shadow run."""
+    shape = call.tensors()[index][1].shape
+    try:
+        with left_as_found(call.model), plain_attention():
+            seen = grown(call, units=3, index=index, most=4 * math.prod(shape[2:]))
+    except Exception:
+        return found
+    first, second, third = ([m.positions(k) for k in range(len(m.seen))] for m in seen)
+    steps = [b[0] - a[0] if a and b else 0 for a, b in zip(first, second, strict=True)]
+    regular = all(
+        s > 0 and [i + s for i in a] == b and [i + s for i in b] == c
+        for s, a, b, c in zip(steps, first, second, third, strict=True)
+    )
+    if not regular or any(mask.touches for mask in seen):
+        return found
+    rows = list(zip(first, steps, seen[0].unit, strict=True))
+    field = ReceptiveField(
+        size=tuple(a[-1] - a[0] + 1 for a, _, _ in rows),
+        stride=tuple(steps),
+        padding=tuple(s * unit - a[0] for a, s, unit in rows),
+        holes=any(len(a) < a[-1] - a[0] + 1 for a, _, _ in rows),
+    )
+    note = "the output's field is measured by gradients, in the middle of the map"
+    return replace(found, output=field, unknown=(*found.unknown, note))
 
 
 def spatial_input(call: Call) -> tuple[int, tuple[int, ...]]:
@@ -167,7 +201,7 @@ def _shortened(sentences: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def axis_field(seen: Seen, k: int) -> AxisField | str:
-    """What a position of a tensor sees along one space axis of the input; a string says why it is unknown."""
+    """What a tensor's positions see along one axis of the input; a string says why not."""
     view = seen.views[k]
     if isinstance(view, (Unknown, Tangled)):
         return view.why
@@ -217,5 +251,3 @@ def _first(reach: Reach) -> int:
 
 def _whole(stride) -> Steps:
     return stride.numerator if stride.denominator == 1 else stride
-
-

@@ -11,23 +11,28 @@ from symconv.auditing.receptive.steps import Step, per_axis
 
 
 def reshape(s: Step) -> Seen:
+    """Views of other shapes."""
     return s.x.reshaped(s.shape)
 
 
 def same(s: Step) -> list[Seen]:
+    """Copies."""
     return [s.x] * len(s.shapes)
 
 
 def expand(s: Step) -> Seen:
+    """Axes of size one repeated."""
     return together([s.x], s.shape)
 
 
 def permute(s: Step) -> Seen:
+    """Axes in another order."""
     x = s.x
     return x.arranged(x.axes[d] for d in s.dims("dims"))
 
 
 def transpose(s: Step) -> Seen:
+    """Two axes exchanged."""
     x = s.x
     axes = list(x.axes)
     if len(axes) > 1:
@@ -37,6 +42,7 @@ def transpose(s: Step) -> Seen:
 
 
 def squeeze(s: Step) -> Seen:
+    """Axes of size one taken away."""
     x = s.x
     for axis in sorted(s.dims(), reverse=True):
         x = x.picked(axis) if x.shape[axis] == 1 else x
@@ -44,20 +50,24 @@ def squeeze(s: Step) -> Seen:
 
 
 def unsqueeze(s: Step) -> Seen:
+    """An axis of size one put in."""
     axes = list(s.x.axes)
     axes.insert(s.args["dim"] % (len(axes) + 1), (Digit(1),))
     return s.x.arranged(axes)
 
 
 def select(s: Step) -> Seen:
+    """One position of an axis."""
     return s.x.picked(s.args.get("dim", 0) % len(s.x.axes))
 
 
 def unbind(s: Step) -> list[Seen]:
+    """Every position of an axis by itself."""
     return [s.x.picked(s.args.get("dim", 0) % len(s.x.axes))] * len(s.shapes)
 
 
 def slice_(s: Step) -> Seen:
+    """A range of positions with a step."""
     x = s.x
     axis = s.args.get("dim", 0) % len(x.axes)
     if s.shape[axis] == x.shape[axis]:
@@ -68,6 +78,7 @@ def slice_(s: Step) -> Seen:
 
 
 def split(s: Step) -> list[Seen]:
+    """Consecutive ranges of positions."""
     axis, start, parts = s.args.get("dim", 0) % len(s.x.axes), 0, []
     for shape in s.shapes:
         parts.append(s.x.moved(axis, reach.shift(start), shape[axis]))
@@ -123,6 +134,7 @@ def _renamed(parts: list[Seen], axis: int) -> list[Seen]:
 
 
 def stack(s: Step) -> Seen:
+    """Tensors side by side on a new axis."""
     axis = s.args.get("dim", 0) % len(s.shape)
     parts = []
     for t in s.args["tensors"]:
@@ -143,6 +155,7 @@ def pad(s: Step) -> Seen:
 
 
 def roll(s: Step) -> Seen:
+    """A circular shift: on the unbounded lattice a shift."""
     x = s.x
     if not s.args.get("dims"):
         return x.unknown(s.shape, "a roll of the flat tensor") if len(x.axes) > 1 else x
@@ -153,6 +166,7 @@ def roll(s: Step) -> Seen:
 
 
 def flip(s: Step) -> Seen:
+    """An axis turned round: stride minus one."""
     x = s.x
     for axis in s.dims("dims"):
         last = x.shape[axis] - 1
@@ -161,6 +175,7 @@ def flip(s: Step) -> Seen:
 
 
 def repeat(s: Step) -> Seen:
+    """A tensor repeated along its axes."""
     x = s.x
     times = s.args["repeats"]
     x = x.arranged((*fresh([1] * (len(times) - len(x.axes))), *x.axes))
@@ -191,6 +206,7 @@ def shuffle_in(s: Step) -> Seen:
 
 
 def channel_shuffle(s: Step) -> Seen:
+    """Channels in another order."""
     groups = s.args["groups"]
     batch, channels, *space = s.x.shape
     x = s.x.reshaped((batch, groups, channels // groups, *space))
@@ -206,6 +222,7 @@ def glu(s: Step) -> Seen:
 
 
 def index_select(s: Step) -> Seen:
+    """Positions picked along an axis."""
     axis = s.args["dim"] % len(s.x.axes)
     x = s.x.moved(axis, "positions are picked by a table", s.shape[axis])
     index = s.seen(s.args["index"])
@@ -213,6 +230,7 @@ def index_select(s: Step) -> Seen:
 
 
 def index(s: Step) -> Seen:
+    """Indexing with tensors."""
     x = s.x
     given = [(k, t) for k, t in enumerate(s.args["indices"]) if t is not None]
     if any(t.dtype in (bool,) or any(s.seen(t).views) for _, t in given):
@@ -230,6 +248,7 @@ def index(s: Step) -> Seen:
 
 
 def gather(s: Step) -> Seen:
+    """Positions picked for each output."""
     axis = s.args["dim"] % max(1, len(s.x.axes))
     x = s.x.moved(axis, "positions are picked by a table", s.shape[axis])
     if x.shape != s.shape:
@@ -238,6 +257,7 @@ def gather(s: Step) -> Seen:
 
 
 def embedding(s: Step) -> Seen:
+    """A row of a table for each index."""
     index = s.seen(s.args["indices"])
     return index.arranged((*index.axes, (Digit(s.shape[-1]),)))
 
@@ -251,8 +271,14 @@ def written_back(name: str, args: dict[str, Any], base: Seen, part: Seen) -> See
         if name == "select":
             axes = (*part.axes[:axis], (Digit(size),), *part.axes[axis:])
             spread = part.arranged(axes)
-            return base if not any(part.views) else (
-                base.lost(why) if base.depends_on(axis) else together([base, spread], base.shape)
+            return (
+                base
+                if not any(part.views)
+                else (
+                    base.lost(why)
+                    if base.depends_on(axis)
+                    else together([base, spread], base.shape)
+                )
             )
         start = slice(args.get("start"), None).indices(size)[0]
         along = part.depends_on(axis)

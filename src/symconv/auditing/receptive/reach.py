@@ -51,6 +51,7 @@ class Reach:
 
     @property
     def period(self) -> int:
+        """Outputs after which the pattern repeats: q."""
         return len(self.sets)
 
     @property

@@ -118,7 +118,7 @@ class Follow(TorchDispatchMode):
         memory = self._memories.get(storage._cdata)
         if memory is None:
             memory = self._memories[storage._cdata] = _Memory(storage)
-        return memory, (tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
+        return memory, (tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()))
 
     def of(self, tensor: Tensor) -> Seen:
         """What a tensor sees."""
@@ -310,4 +310,3 @@ def plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-

@@ -27,6 +27,7 @@ def constant(s: Step) -> Seen:
 
 
 def named(rules: dict[Rule, str]) -> dict[str, Rule]:
+    """Rules by the names of their operations."""
     return {name: rule for rule, names in rules.items() for name in names.split()}
 
 
@@ -45,9 +46,9 @@ RULES: dict[str, Rule] = named(
         windows.im2col: "im2col",
         windows.col2im: "col2im",
         windows.unfold: "unfold",
-        sums.reduce: """sum mean amax amin max min prod any all argmax argmin var std var_mean std_mean
-            logsumexp linalg_vector_norm norm median nanmedian nansum count_nonzero mode
-            aminmax""",
+        sums.reduce: """sum mean amax amin max min prod any all argmax argmin var std var_mean
+            std_mean logsumexp linalg_vector_norm norm median nanmedian nansum count_nonzero
+            mode aminmax""",
         sums.along: """_softmax _log_softmax _safe_softmax softmax cumsum cumprod cummax cummin
             logcumsumexp sort _fft_r2c _fft_c2c _fft_c2r topk""",
         sums.normalise: """native_batch_norm _native_batch_norm_legit _batch_norm_with_update
@@ -56,13 +57,14 @@ RULES: dict[str, Rule] = named(
         sums.matmul: "mm bmm addmm baddbmm matmul dot vdot mv addmv",
         sums.addbmm: "addbmm",
         sums.linear: "linear",
-        sums.attention: """_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math
-            _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
+        sums.attention: """_scaled_dot_product_flash_attention_for_cpu
+            _scaled_dot_product_attention_math _scaled_dot_product_flash_attention
+            _scaled_dot_product_efficient_attention
             _scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable
             _scaled_dot_product_attention_math_for_mps""",
         moves.reshape: "view _unsafe_view _reshape_alias reshape _unsafe_masked_view view_copy",
-        moves.same: """clone _to_copy contiguous detach alias lift_fresh lift native_dropout dropout real
-            _conj conj _neg_view lift_fresh_copy""",
+        moves.same: """clone _to_copy contiguous detach alias lift_fresh lift native_dropout dropout
+            real             _conj conj _neg_view lift_fresh_copy""",
         constant: """zeros_like ones_like full_like empty_like rand_like randn_like randint_like
             new_zeros new_ones new_full new_empty new_empty_strided bernoulli zero""",
         moves.glu: "glu",

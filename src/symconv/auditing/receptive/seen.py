@@ -71,6 +71,7 @@ class Seen:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
         return tuple(map(_size, self.axes))
 
     @property
@@ -79,6 +80,7 @@ class Seen:
         return {d for v in self.views for d in digits_of(v)}
 
     def depends_on(self, axis: int) -> bool:
+        """Do positions along an axis see different things?"""
         return not self.carriers.isdisjoint(self.axes[axis])
 
     def arranged(self, axes: Iterable[Digits]) -> Seen:
@@ -264,6 +266,7 @@ def joined(views: Sequence[View]) -> View:
             return Unknown(view.why)
         if isinstance(view, Unknown):
             return view
+        assert isinstance(view, Mapping)
         try:
             for carriers, reach in view.items():
                 _add(parts, carriers, reach)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from symconv.auditing.call import Call, tensors_of
 
@@ -143,9 +144,8 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
     "matmul": _matmul, "bmm": _matmul, "mm": _matmul, "__matmul__": _matmul,
     "scaled_dot_product_attention": _attention, "multi_head_attention_forward": _multihead,
 }  # fmt: skip
-_SUMS = "mul div true_divide sub rsub maximum minimum mul_ div_ sub_ hypot where_"
-_SUMS += " __mul__ __rmul__ __imul__ __truediv__ __rtruediv__ __itruediv__ __sub__ __rsub__"
-_SUMS += " __isub__"
+_SUMS = """mul div true_divide sub rsub maximum minimum mul_ div_ sub_ hypot __mul__ __rmul__
+__imul__ __truediv__ __rtruediv__ __itruediv__ __sub__ __rsub__ __isub__"""
 _IDENTITIES = """relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid hardtanh elu selu celu
 leaky_relu softplus softsign mish logsigmoid prelu threshold rrelu dropout dropout1d dropout2d
 dropout3d alpha_dropout feature_alpha_dropout clamp clamp_min clamp_max clip abs exp log log1p sqrt
@@ -154,8 +154,10 @@ __pow__ __neg__ reciprocal __abs__ float_power nan_to_num"""
 _STAND_INS |= dict.fromkeys(_SUMS.split(), _sum)
 for _name in _IDENTITIES.split():
     _STAND_INS |= {_name: _same, f"{_name}_": _same}
-_FREE = """zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full
-new_empty size dim shape __get__ __eq__ __ne__ __lt__ __gt__ __le__ __ge__ argmax argmin""".split()
+_FREE = """
+zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty
+ size dim shape __get__ __eq__ __ne__ __lt__ __gt__ __le__ __ge__ argmax argmin
+"""
 
 
 class _Shadow(TorchFunctionMode):
@@ -174,7 +176,7 @@ class _Shadow(TorchFunctionMode):
         stand_in = _STAND_INS.get(name)
         result = stand_in(*values, **named) if stand_in else func(*args, **kwargs)
         made = [t for _, t in tensors_of(result) if t.is_floating_point()]
-        if made and name not in _FREE and not any(t.requires_grad for t in made):
+        if made and name not in _FREE.split() and not any(t.requires_grad for t in made):
             raise NotFollowedError(f"{name}: it has no gradient")
         for tensor in made:
             if tensor.requires_grad and not tensor.is_leaf:
@@ -194,11 +196,14 @@ class Mask:
         unit: The unit's position per space axis of the output; () if it has none.
         seen: For each space axis of the input, whether each of its positions is seen.
         size: The size of the input.
+        margins: For each of its axes two steps of the output: so near to the border a stride may
+            hide what is beyond.
     """
 
     unit: tuple[int, ...]
     seen: tuple[Tensor, ...]
     size: tuple[int, ...]
+    margins: tuple[int, ...]
 
     def positions(self, axis: int) -> list[int]:
         """The positions seen along an axis."""
@@ -206,8 +211,9 @@ class Mask:
 
     @property
     def touches(self) -> bool:
-        """Does it reach the border?"""
-        return any(bool(s[0] | s[-1]) for s in self.seen)
+        """Does it come near the border?"""
+        pairs = zip(self.seen, self.margins, strict=True)
+        return any(bool(s[:m].any() | s[-m:].any()) for s, m in pairs)
 
 
 def masks(
@@ -244,7 +250,8 @@ def masks(
         sides = tuple(
             seen.any(tuple(a for a in axes if a != k)) if seen.dim() > 1 else seen for k in axes
         )
-        found.append(Mask(unit, sides, tuple(size)))
+        margins = tuple(-(-2 * n // m) for n, m in zip(size, space or size, strict=True))
+        found.append(Mask(unit, sides, tuple(size), margins))
     return found
 
 
@@ -253,7 +260,7 @@ def _output(call: Call, source: Tensor, x: Tensor, layer: str) -> Tensor:
     kept: list[Any] = []
     module: nn.Module = call.model.get_submodule(layer) if layer else call.model
     hook = module.register_forward_hook(lambda m, a, o: kept.append(o))
-    swap = torch.utils._pytree.tree_map(lambda v: x if v is source else v, (call.args, call.kwargs))
+    swap = tree_map(lambda v: x if v is source else v, (call.args, call.kwargs))
     try:
         with _Shadow(), torch.enable_grad():
             call.replaced(*swap[0], **swap[1]).run()
@@ -265,13 +272,15 @@ def _output(call: Call, source: Tensor, x: Tensor, layer: str) -> Tensor:
     return outputs[0]
 
 
-def grown(call: Call, layer: str = "", units: int = 3, index: int = 0) -> list[Mask]:
+def grown(
+    call: Call, layer: str = "", units: int = 3, index: int = 0, most: int = LARGEST
+) -> list[Mask]:
     """The masks on an input grown until its border is not seen, or as far as that is possible."""
     size = tuple(call.tensors()[index][1].shape[2:])
     found = masks(call, size, layer, units, index)
     while any(m.touches for m in found):
         size = tuple(2 * n for n in size)
-        if math.prod(size) > LARGEST:
+        if math.prod(size) > most:
             break
         try:
             found = masks(call, size, layer, units, index)

@@ -23,6 +23,7 @@ class Step:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the first tensor that came out."""
         return self.shapes[0]
 
     @property
@@ -38,6 +39,7 @@ class Step:
 
 
 def tensors(value: Any) -> Iterable[Tensor]:
+    """Every tensor in nested tuples and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -46,12 +48,14 @@ def tensors(value: Any) -> Iterable[Tensor]:
 
 
 def slid(x: Seen, axes: Iterable[int], outer: Iterable[Reach], shape: Sequence[int]) -> Seen:
+    """Window operations along several axes."""
     for axis, outer_ in zip(axes, outer, strict=True):
         x = x.moved(axis, outer_, shape[axis])
     return x
 
 
 def per_axis(value: Any, n: int) -> list[int]:
+    """One number per axis; torch lets one stand for all."""
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 

@@ -11,6 +11,7 @@ from symconv.auditing.receptive.steps import Step
 
 
 def reduce(s: Step) -> list[Seen]:
+    """Sums, means, extrema and the like over axes."""
     dims = s.dims()
     x = s.x.whole(*dims)
     kept = len(s.shape) == len(x.axes)
@@ -57,6 +58,7 @@ def product(a: Seen, b: Seen, shape: Sequence[int]) -> Seen:
 
 
 def matmul(s: Step) -> Seen:
+    """Matrix products of every shape, with what is added to them."""
     given = [v for v in s.args.values() if isinstance(v, Tensor)]
     left, right = map(s.seen, given[-2:])
     one = (Digit(1),)
@@ -73,12 +75,14 @@ def matmul(s: Step) -> Seen:
 
 
 def addbmm(s: Step) -> Seen:
+    """A sum of matrix products."""
     left, right = s.seen(s.args["batch1"]), s.seen(s.args["batch2"])
     out = product(left, right, (left.shape[0], *s.shape)).summed(0)
     return together([s.x, out.arranged(out.axes[1:])], s.shape)
 
 
 def linear(s: Step) -> Seen:
+    """A linear layer: the last axis is summed."""
     x = s.x.summed(len(s.x.axes) - 1)
     x = x.arranged((*x.axes[:-1], (Digit(s.shape[-1]),)))
     given = [s.args[k] for k in ("weight", "bias") if isinstance(s.args.get(k), Tensor)]
@@ -93,6 +97,7 @@ def sparse_linear(s: Step) -> Seen:
 
 
 def attention(s: Step) -> list[Seen]:
+    """Scaled dot-product attention: every query sees all keys and values, masked or not."""
     query, key, value = (s.seen(s.args[name]) for name in ("query", "key", "value"))
     turned = key.arranged((*key.axes[:-2], key.axes[-1], key.axes[-2]))
     heads = query.shape[:-2]

@@ -13,6 +13,7 @@ from symconv.auditing.receptive.steps import Step, channels_replaced, per_axis, 
 
 
 def convolution(s: Step) -> Seen:
+    """Convolution and its transpose, on a batch."""
     a = s.args
     kernel = a["weight"].shape[2:]
     n = len(kernel)
@@ -29,6 +30,7 @@ def convolution(s: Step) -> Seen:
 
 
 def pool(s: Step) -> list[Seen]:
+    """Maximum and average pooling; rounding up adds outputs and moves none."""
     n = int(next(c for c in s.name if c.isdigit()))
     kernel = per_axis(s.args["kernel_size"], n)
     stride = per_axis(s.args.get("stride") or kernel, n)
@@ -40,6 +42,7 @@ def pool(s: Step) -> list[Seen]:
 
 
 def adaptive_pool(s: Step) -> list[Seen]:
+    """Adaptive pooling; to one output it is global at any size."""
     n = int(next(c for c in s.name if c.isdigit()))
     x = s.x
     for axis in range(len(s.shape) - n, len(s.shape)):
@@ -61,6 +64,7 @@ def local(s: Step) -> Seen:
 
 
 def local_adjoint(s: Step) -> Seen:
+    """The transpose of symconv's local correlation."""
     kernel = s.args["weight"].shape[1:-2]
     rows = zip(kernel, s.args["stride"], (0,) * len(kernel), s.args["dilation"], strict=True)
     x = channels_replaced(s.x, 1, s.shape[1])
@@ -68,6 +72,7 @@ def local_adjoint(s: Step) -> Seen:
 
 
 def im2col(s: Step) -> Seen:
+    """Windows of a map as columns: channels and taps on one axis, positions on the next."""
     x = s.x
     keys = ("kernel_size", "stride", "padding", "dilation")
     rows = list(zip(*(per_axis(s.args[key], 2) for key in keys), strict=True))
@@ -82,6 +87,7 @@ def im2col(s: Step) -> Seen:
 
 
 def col2im(s: Step) -> Seen:
+    """The transpose of im2col: columns summed into a map."""
     keys = ("kernel_size", "stride", "padding", "dilation")
     rows = list(zip(*(per_axis(s.args[key], 2) for key in keys), strict=True))
     size = [
