@@ -34,6 +34,9 @@ def exact(channels=4):
 def strided(width):
     return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.MaxPool2d(2))
 
+def fixed():
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 6 * 6, 4))
+
 class Two(nn.Module):
     def __init__(self):
         super().__init__()
@@ -198,6 +201,15 @@ def test_a_group_is_tested_as_well(models):
     rows = [json.loads(f.stdout)["equivariance"] for f in (found, plain)]
     assert {r["transform"] for r in rows[0]} >= {r["transform"] for r in rows[1] if "shift" in r}
     assert any("turn" in r["transform"] or "C4" in r["transform"] for r in rows[0])
+
+
+def test_a_transform_to_a_size_that_the_model_does_not_take_leaves_the_others(models):
+    found = call(f"{models}:fixed", "--input=3x8x8", "--json")
+    assert found.exit_code == 0, found.output
+    rows = {r["transform"]: r for r in json.loads(found.stdout)["equivariance"] if not r["layer"]}
+    assert rows["shift 1"]["error"] > 1e-3
+    assert rows["rescale 0.5"]["error"] is None
+    assert "fails on the transformed input" in rows["rescale 0.5"]["note"]
 
 
 def test_the_type_and_the_batch(models):

@@ -186,7 +186,7 @@ def example(text: str, batch: int = 1, dtype: torch.dtype = torch.float32, seed:
     """An input of a shape, drawn at random.
 
     Pictures and volumes (two axes of space or more) get the amplitudes of natural images, 1 over
-    the frequency, with mean 0 and variance 1; other inputs are normal numbers, whole numbers and
+    the frequency, with variance 1; other inputs are normal numbers, whole numbers and
     truth values zeros and ones.
 
     Args:
@@ -226,7 +226,7 @@ def example(text: str, batch: int = 1, dtype: torch.dtype = torch.float32, seed:
 
 
 def _natural(x: Tensor) -> Tensor:
-    """Noise (N, C, *S) with amplitudes of 1 over the frequency, mean 0 and variance 1."""
+    """Noise (N, C, *S) with amplitudes of 1 over the frequency and variance 1."""
     axes = tuple(range(2, x.ndim))
     squares = torch.zeros(())
     for axis in axes:
@@ -235,7 +235,6 @@ def _natural(x: Tensor) -> Tensor:
     least = squares[squares > 0].min() if (squares > 0).any() else torch.ones(())
     weight = squares.clamp(min=float(least)).rsqrt()
     y = torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * weight, dim=axes).real
-    y = y - y.mean(axes, keepdim=True)
     deviation = y.std(axes, keepdim=True, correction=0)
     return y / deviation.clamp(min=torch.finfo(y.dtype).tiny)
 

@@ -100,9 +100,19 @@ def _bounded(field: ReceptiveField | None) -> bool:
     return field is not None and not field.everything and None not in field.size
 
 
+def _positions(size: Sequence[int | None]) -> str:
+    """A size in words.
+
+    Example:
+        >>> _positions((1,)), _positions((3, 3))
+        ('1 input position', '3x3 input positions')
+    """
+    return f"{times(size)} input position" + ("" if set(size) == {1} else "s")
+
+
 def _box(who: str, field: ReceptiveField) -> list[str]:
     text = (
-        f"{who} sees {times(field.size)} input positions; the next one's field lies "
+        f"{who} sees {_positions(field.size)}; the next one's field lies "
         f"{agreed(field.stride)} further, and the first one's begins {agreed(field.padding)} "
         "before the input."
     )

@@ -241,11 +241,18 @@ def moved_run(
     """Run the model under a transform.
 
     Returns:
-        The errors of its layers in order, that of its outputs, and a note on classes kept.
+        The errors of its layers in order, that of its outputs, and a note on classes kept. Where
+        the model fails on the transformed input (of another size, say), the reason from there on.
     """
     visitor = MovedRun(move, traces, picture.dimension, interior)
     call = picture.moved(lambda x, layout: move.on(x, layout, picture.dimension))
-    outputs, layouts = outputs_of(picture, call, visitor)
+    try:
+        outputs, layouts = outputs_of(picture, call, visitor)
+    except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = f"the model fails on the transformed input: {why}"
+        rest = len(traces) - len(visitor.errors)
+        return [*visitor.errors, *(why for _ in range(rest))], why, None
     outputs = [t for t, layout in zip(outputs, layouts, strict=True) if layout is not None]
     return visitor.errors, visitor.compare(whole, outputs), _classes(outputs, whole)
 
