@@ -154,6 +154,8 @@ def _seen(audit: Audit) -> dict[str, Any] | None:
         f"Position {words.times(found.at)} of {found.layer}. Half of what acts on it, by squared "
         f"gradient, comes from {100 * found.half:.1f} % of the exact field."
     )
+    if len(found.at) > 2:
+        about += " Of the volume, the middle slice."
     figure = seen_box(found.values, found.box, "exact receptive field")
     return {"about": about, "figure": safe(to_svg(figure))}
 

@@ -159,7 +159,7 @@ def remarks(rows: Sequence[EquivarianceRow]) -> list[str]:
     """
     about: dict[str, list[str]] = {}
     for row in rows:
-        for part in (row.note or "").split("; "):
+        for part in [*(row.note or "").split("; "), _beyond(row)]:
             if part:
                 about.setdefault(part, []).append(row.transform)
     every = len(rows)
@@ -169,9 +169,17 @@ def remarks(rows: Sequence[EquivarianceRow]) -> list[str]:
     ]
 
 
+def _beyond(row: EquivarianceRow) -> str:
+    if row.interior_error is not None or row.smallest_interior is None:
+        return ""
+    return f"no unit avoids the border; an input of {times(row.smallest_interior)} has one"
+
+
 def _sentence(text: str) -> str:
-    """Begun with a capital and ended with a full stop."""
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+    """Begun with a capital, but for symbols such as h, and ended with a full stop."""
+    word = text.split(" ")[0]
+    start = text[:1].upper() if len(word) > 1 else text[:1]
+    return f"{start}{text[1:]}" + ("" if text.endswith(".") else ".")
 
 
 def culprits(audit: Audit) -> list[str]:

@@ -283,7 +283,7 @@ def seen_box(values: NDArray, box: tuple[float, float, float, float] | None, mar
         marked: What the box is, for the legend.
     """
     patches = needs("matplotlib.patches", "report", "the page")
-    figure = new_figure(4.6, 3.9)
+    figure = new_figure(4.6, 3.9 if len(values) > 1 else 1.9)
     axes = figure.subplots()
     top = float(values.max()) or 1.0
     shown = np.log10(np.maximum(values / top, 1e-6))
@@ -299,10 +299,13 @@ def seen_box(values: NDArray, box: tuple[float, float, float, float] | None, mar
             )
         )  # fmt: skip
         rows, columns = values.shape
+        edge = 0 if rows == 1 else 1
         axes.set_xlim(min(-0.5, column - 0.5) - 1, max(columns - 0.5, column - 0.5 + width) + 1)
-        axes.set_ylim(max(rows - 0.5, row - 0.5 + height) + 1, min(-0.5, row - 0.5) - 1)
+        axes.set_ylim(max(rows - 0.5, row - 0.5 + height) + edge, min(-0.5, row - 0.5) - edge)
         figure.legend(loc="outside lower left", fontsize=8.5, frameon=False)
     axes.tick_params(colors=INK, labelsize=8, length=3)
+    if len(values) == 1:
+        axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color(FAINT)
     bar = figure.colorbar(image, ax=axes, shrink=0.8)

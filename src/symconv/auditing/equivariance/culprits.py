@@ -102,7 +102,9 @@ def culprits(
         seen |= {(r.layer, kind) for r in new}
         said += [_sentence(r, known[r.layer], move, period) for r in new[:MOST]]
         if len(new) > MOST:
-            said.append(f"{len(new) - MOST} more layers err by themselves under {_words(move)}")
+            more = len(new) - MOST
+            err = "layers err by themselves" if more > 1 else "layer errs by itself"
+            said.append(f"{more} more {err} under {_words(move)}")
         if not guilty:
             first = next((r for r in mine if (r.error or 0.0) > floor), None)
             said.append(_unclear(first, known, move))
