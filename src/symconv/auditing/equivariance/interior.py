@@ -46,9 +46,14 @@ class Interior:
         return after if move.shift is None else None
 
     def _inside(self, name: str, space: tuple[int, ...]) -> tuple[slice, ...] | None:
-        if (name, space) not in self.known and self.receptive is not None:
-            self.known[name, space] = self.receptive.interior(name, self.size, space)
-        return self.known.get((name, space))
+        if (name, space) not in self.known:
+            axes = self.receptive.axes.get(name) if self.receptive is not None else None
+            found = None
+            if axes is not None and all(axis.reach is not None for axis in axes):
+                rows = zip(axes, self.size, space, strict=True)
+                found = tuple(_between(axis, n, m) for axis, n, m in rows)
+            self.known[name, space] = found
+        return self.known[name, space]
 
     def why_none(self, name: str) -> str | None:
         """Why a layer has no interior."""
@@ -72,6 +77,21 @@ class Interior:
             return least
         rows = zip(self.receptive.axes[name], move.shift, strict=True)
         return tuple(_enough(axis, steps) for axis, steps in rows)
+
+
+def _avoids(axis: AxisField, j: int, inputs: int) -> bool:
+    """Whether an output sees the inputs alone, no position beyond them."""
+    assert axis.reach is not None
+    hull = axis.reach.hull(j)
+    return hull is None or (hull[0] >= 0 and hull[1] < inputs)
+
+
+def _between(axis: AxisField, inputs: int, outputs: int) -> slice:
+    """The outputs that see no position outside, found from both ends."""
+    inside = (j for j in range(outputs) if _avoids(axis, j, inputs))
+    first = next(inside, outputs)
+    back = (j for j in range(outputs - 1, first, -1) if _avoids(axis, j, inputs))
+    return slice(first, max(next(back, first) + 1, first) if first < outputs else first)
 
 
 def _enough(axis: AxisField, shift: Fraction) -> int:

@@ -136,13 +136,10 @@ def shifted(x: Tensor, axes: Axes, steps: Sequence[Fraction]) -> Tensor:
 def _times(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     """A matrix applied along an axis."""
     y = x.float() if x.element_size() < 4 else x
-    matrix = matrix.to(y)
-    before, behind = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
-    if behind == 1:
-        y = y.reshape(before, -1) @ matrix.t()
-    else:
-        y = matrix @ y.reshape(before, -1, behind)
-    return y.reshape(*x.shape[:axis], len(matrix), *x.shape[axis + 1 :]).to(x.dtype)
+    y = y.movedim(axis, -1)
+    shape = (*y.shape[:-1], len(matrix))
+    y = (y.reshape(-1, y.shape[-1]) @ matrix.t().to(y)).view(shape)
+    return y.movedim(-1, axis).to(x.dtype)
 
 
 _LONG = 512  # up to here a product with a matrix is quicker than two transforms
