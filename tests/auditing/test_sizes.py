@@ -33,7 +33,7 @@ def evaluated(law, size):
     return tuple(eval(part, {}, dict(zip(names, size, strict=True))) for part in law.split(", "))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(networks(), st.data())
 def test_smallest_and_law_hold(network, data):
     model, n = network

@@ -150,8 +150,9 @@ def exported(call: Call) -> str | None:
         call.model, call.args, call.kwargs, dynamic_shapes=dict(shapes), strict=False
     )
     nodes = {node.name: node for node in program.graph.nodes}
-    given = nodes[str(program.graph_signature.user_inputs[index])].meta["val"].shape
-    made = nodes[str(program.graph_signature.user_outputs[0])].meta["val"].shape
+    inputs, outputs = program.graph_signature.user_inputs, program.graph_signature.user_outputs
+    given = nodes[str([*inputs][index])].meta["val"].shape
+    made = nodes[str([*outputs][0])].meta["val"].shape
     text = ", ".join(str(made[a]) for a in space)
     for axis, name in zip(space, names(len(space)), strict=True):
         text = re.sub(rf"\b{given[axis]}\b", name, text)
