@@ -22,6 +22,7 @@ import symconv
 from symconv.comparison.structures import Options
 from symconv.data import Source
 from symconv.errors import StructureError
+from symconv.report.html import write_atomically
 
 Progress = Callable[[int, int, str], None]
 
@@ -110,19 +111,6 @@ def writable_folder(path: Path) -> Path:
             "an output directory that can be written", f"{str(path)!r} ({reason})", "choose another"
         ) from error
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or absent."""
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Store:

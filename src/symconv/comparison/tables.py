@@ -6,21 +6,9 @@ from typing import Any
 
 from symconv.comparison.results import Comparison, Line
 from symconv.extras import needs
+from symconv.report.numbers import short
 
 WIDTH = 80
-
-
-def short(number: float) -> str:
-    """A count in at most five characters.
-
-    Example:
-        >>> [short(n) for n in (7, 1234, 64482, 1724944, 2_500_000_000)]
-        ['7', '1.23k', '64.5k', '1.72M', '2.5G']
-    """
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{float(f'{number / limit:.3g}'):g}{unit}"
-    return f"{number:g}"
 
 
 def seconds(value: float) -> str:
