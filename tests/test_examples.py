@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+QUICKLY = {"volumes": ["--steps", "3"]}  # as a reader would run it, but for what takes long
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
@@ -20,13 +21,21 @@ def loaded(path):
 
 
 def test_there_are_examples():
-    assert {"edges", "timeline"} <= {path.stem for path in EXAMPLES}
+    assert {"edges", "timeline", "volumes"} <= {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_the_example_leaves_a_picture(path, tmp_path):
     out = tmp_path / "pictures"
-    program = [sys.executable, "-W", "error", str(path), "--out", str(out)]
+    program = [
+        sys.executable,
+        "-W",
+        "error",
+        str(path),
+        "--out",
+        str(out),
+        *QUICKLY.get(path.stem, []),
+    ]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"{out / path.stem}.png" in done.stdout
@@ -38,7 +47,7 @@ def test_the_example_leaves_a_picture(path, tmp_path):
 def failing(name, replaced, by, folder, monkeypatch):
     """Run an example's main with one of its functions exchanged."""
     example = loaded(next(path for path in EXAMPLES if path.stem == name))
-    monkeypatch.setattr(sys, "argv", [name, "--out", str(folder)])
+    monkeypatch.setattr(sys, "argv", [name, "--out", str(folder), *QUICKLY.get(name, [])])
     monkeypatch.setattr(example, replaced, by(example))
     with pytest.raises(SystemExit) as stopped:
         example.main()
@@ -65,3 +74,14 @@ def test_timeline_notices_a_layer_that_does_not_commute(tmp_path, monkeypatch):
         "timeline", "convolution", lambda example: example.locally_connected, tmp_path, monkeypatch
     )
     assert "must commute" in message
+
+
+def test_volumes_notices_scores_that_change_with_the_cube(tmp_path, monkeypatch):
+    message = failing(
+        "volumes",
+        "networks",
+        lambda example: lambda build=example.networks: build()[::-1],
+        tmp_path,
+        monkeypatch,
+    )
+    assert "must not change with the cube" in message

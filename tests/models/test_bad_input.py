@@ -15,7 +15,10 @@ CASES = {
     "fraction": (lambda: unet(1, width=1.5), "width as a whole number"),
     "classes": (lambda: resnet(18, classes=True), "classes as a whole number"),
     "channels": (lambda: resnet(18, in_channels=0), "channels as a number of at least 1"),
-    "stem": (lambda: resnet(18, stem="big"), "stem as one of 'standard', 'half', 'small', got 'big'"),
+    "stem": (
+        lambda: resnet(18, stem="big"),
+        "stem as one of 'standard', 'half', 'small', got 'big'",
+    ),
     "windows": (lambda: resnet(18, windows="any"), "windows as one of 'even', 'odd'"),
     "windows of all_cnn": (lambda: all_cnn(windows="any"), "windows as one of"),
     "match": (lambda: resnet(18, "C4", match="flops"), "match as one of 'params', 'macs', 'width'"),

@@ -65,6 +65,25 @@ def test_features_turn_with_the_input(name, group):
     sc.testing.assert_equivariant(Features(), group.trivial(2), head.in_field, size)
 
 
+@pytest.mark.parametrize("group", ["C8", "D8"])
+@pytest.mark.parametrize("name", [n for n in CLASSIFIERS if n != "resnet-50, odd"])
+def test_off_the_lattice_quarter_turns_remain(name, group):
+    network, size = classifier(name, group)
+    group = network.kit.group
+    exact = [g for g in group.elements if g.exact]
+    assert len(exact) == group.order // 2
+    sc.testing.assert_equivariant(shaken(network), group.trivial(2), None, size, elements=exact)
+
+
+@pytest.mark.parametrize("name", list(UNETS))
+def test_maps_off_the_lattice(name):
+    group = sc.groups.parse("C8")
+    out = group.trivial(1) + group.regular(1)
+    network, size = unet(name, group, out)
+    exact = [g for g in group.elements if g.exact]
+    sc.testing.assert_equivariant(shaken(network), group.trivial(2), out, size, elements=exact)
+
+
 @given(
     st.sampled_from(sorted(set(CLASSIFIERS) - {"resnet-18"})),
     st.sampled_from(["C2", "C4", "D1", "D4", "flip(2, 0)"]),
