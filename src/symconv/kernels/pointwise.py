@@ -33,7 +33,7 @@ class Blocks(NamedTuple):
 
     Attributes:
         single: (ones * B, O, I) for B blocks of O by I copies.
-        double: (twos * B, 2 O, 2 I).
+        double: (twos * B, 2 O, 2 I), in cyclic groups of the form [[a, -b], [b, a]].
     """
 
     single: Tensor
@@ -328,12 +328,28 @@ class _Hats:
         """A layer's blocks times a chunk."""
         to = self._hat(name, layer[0].shape[1], *hat.rows[0].shape[2:])
         torch.bmm(layer[0], hat.single, out=to.single)
-        torch.bmm(layer[1], hat.double, out=to.double)
+        if self.transform.columns == 1:
+            _rotated(layer[1], hat.double, to.double)
+        else:
+            torch.bmm(layer[1], hat.double, out=to.double)
         return to
 
     def synthesise(self, hat: _Hat, y: Tensor) -> None:
         """The transposed transform, into y (samples, B * copies * order, pixels)."""
         _run(self.transform.backward, hat.rows, self._elements(y))
+
+
+def _rotated(weight: Tensor, x: Tensor, y: Tensor) -> None:
+    """``[[a, -b], [b, a]] @ x`` with three products for four, as complex numbers allow.
+
+    In cyclic groups every 2x2 block is of this form: it commutes with the turns.
+    """
+    outputs, inputs = weight.shape[1] // 2, weight.shape[2] // 2
+    (first, second), (left, right) = x.split(inputs, 1), y.split(outputs, 1)
+    a, b = weight[:, :, :inputs].split(outputs, 1)
+    both = torch.bmm(a, first + second)
+    torch.baddbmm(both, a + b, second, alpha=-1, out=left)
+    torch.baddbmm(both, b - a, first, out=right)
 
 
 def _run(program: Program, sources: list[Tensor], into: list[Tensor]) -> None:
