@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
+from symconv.auditing.meta import meta
 from symconv.auditing.receptive.reach import NotPeriodicError, Reach, repeated
 from symconv.auditing.receptive.recursion import Follow, followed, plain_attention
 from symconv.auditing.receptive.seen import Digits, Everything, Seen, Tangled, Unknown
@@ -99,7 +101,7 @@ def receptive_fields(call: Call) -> Receptive:
     """The receptive field of every layer with respect to the first input that has space axes.
 
     Space axes are those after batch and channels, or the second one of integers (tokens). The
-    model runs once on fake tensors, and every operation's exact rule is applied to what its
+    model runs once on shapes alone, and every operation's exact rule is applied to what its
     tensors see; where a model needs numbers it runs for real. Norms that take their statistics
     from the map see all of it. An operation without a rule makes what follows unknown; the field of
     the output alone is then measured by gradients where that is possible, which is said.
@@ -121,12 +123,17 @@ def receptive_fields(call: Call) -> Receptive:
         ReceptiveField(size=(4, 4), stride=(2, 2), padding=(0, 0), holes=False, everything=False)
     """
     index, space = spatial_input(call)
-    with left_as_found(call.model, guarded=False), plain_attention(), torch.no_grad():
-        try:
-            with fake(call) as quick:
-                found = _collected(followed(quick, quick.tensors()[index][1], space)[0])
-        except Exception:
-            found = None  # it needs numbers, or it is wrong: the real run tells
+    found = None
+    for shapes_of in (meta, fake):
+        with (
+            suppress(Exception),  # it needs numbers, or it is wrong: the real run tells
+            left_as_found(call.model, guarded=False),
+            plain_attention(),
+            torch.no_grad(),
+            shapes_of(call) as quick,
+        ):
+            found = _collected(followed(quick, quick.tensors()[index][1], space)[0])
+            break
     if found is None:
         with left_as_found(call.model), plain_attention(), torch.no_grad():
             found = _collected(followed(call, call.tensors()[index][1], space)[0])

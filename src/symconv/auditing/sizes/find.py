@@ -9,11 +9,12 @@ import torch
 
 from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
+from symconv.auditing.meta import meta
 from symconv.auditing.receptive.recursion import plain_attention
 from symconv.auditing.report import Sizes
 from symconv.auditing.sizes.laws import FAR, exported, laws, names
 from symconv.auditing.sizes.leak import leak
-from symconv.auditing.sizes.probe import Probe, Size, meta, quiet, replaced
+from symconv.auditing.sizes.probe import Probe, Size, quiet, replaced
 from symconv.auditing.state import left_as_found
 
 STEPS = (
@@ -64,7 +65,8 @@ def find_sizes(call: Call) -> Sizes:
         ValueError: No input has space axes, or shapes alone do not decide what the model does.
 
     Example:
-        >>> net = nn.Sequential(nn.Conv2d(1, 1, 3, stride=2, padding=1), nn.Conv2d(1, 1, 3))
+        >>> conv = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1)
+        >>> net = torch.nn.Sequential(conv, torch.nn.Conv2d(1, 1, 3))
         >>> found = find_sizes(Call.of(net, torch.zeros(1, 1, 32, 32)))
         >>> found.smallest, found.law, found.leak
         ((5, 5), '(h - 3) // 2, (w - 3) // 2', True)

@@ -152,7 +152,7 @@ def exported(call: Call) -> str | None:
     nodes = {node.name: node for node in program.graph.nodes}
     inputs, outputs = program.graph_signature.user_inputs, program.graph_signature.user_outputs
     given = nodes[str([*inputs][index])].meta["val"].shape
-    made = nodes[str([*outputs][0])].meta["val"].shape
+    made = nodes[str(next(iter(outputs)))].meta["val"].shape
     text = ", ".join(str(made[a]) for a in space)
     for axis, name in zip(space, names(len(space)), strict=True):
         text = re.sub(rf"\b{given[axis]}\b", name, text)

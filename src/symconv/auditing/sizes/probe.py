@@ -120,26 +120,3 @@ def _scope(model: nn.Module) -> Iterator[list[str]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def meta(call: Call) -> Iterator[Call]:
-    """The same call on meta tensors: shapes without numbers, quicker than fake ones."""
-    stores: list[dict[str, Any]] = [
-        s for m in call.model.modules() for s in (m._parameters, m._buffers)
-    ]
-    found = [dict(store) for store in stores]
-
-    def convert(value: Any) -> Any:
-        return value.to("meta") if isinstance(value, Tensor) else value
-
-    try:
-        for store in stores:
-            for name, tensor in list(store.items()):
-                store[name] = convert(tensor)
-        args, kwargs = tree_map(convert, (call.args, call.kwargs))
-        with torch.device("meta"):
-            yield call.replaced(*args, **kwargs)
-    finally:
-        for store, tensors in zip(stores, found, strict=True):
-            store.update(tensors)
