@@ -114,6 +114,8 @@ def test_the_usual_sizes_of_pictures_are_centred():
         (sc.models.resnet(18, "C4", width=4, classes=2), 224),
         (sc.models.resnet(18, "C4", width=4, classes=2, stem="small"), 32),
         (sc.models.resnet(18, "C4", width=4, classes=2, windows="odd"), 225),
+        (sc.models.resnet(18, "C4", width=4, classes=2, stem="half"), 64),
+        (sc.models.resnet(18, "C4", width=4, classes=2, stem="half", windows="odd"), 65),
         (sc.models.resnet(20, "C4", width=4, classes=2), 32),
         (sc.models.convnext((1, 1, 1, 1), "C4", width=4, classes=2), 224),
         (sc.models.wide_resnet(10, 1, "C4", width=4), 32),
