@@ -161,6 +161,8 @@ def draw_normal(layer: Any, deviation: float) -> None:
     A filter spread from the free weights of a group is brought to it as a whole, whatever the
     share of a weight in the entries.
     """
+    if layer.weight.is_meta:
+        return
     layer.weight.normal_(0, deviation)
     if hasattr(layer, "filter"):
         layer.weight.mul_(deviation / layer.filter().square().mean().sqrt())
