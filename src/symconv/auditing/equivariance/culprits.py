@@ -32,9 +32,7 @@ class Layer:
     @classmethod
     def of(cls, trace: Trace, dimension: int) -> Layer:
         """From a layer's trace."""
-        inputs = tuple(
-            layout.stride(dimension) for layout in trace.inputs if layout.has("s")
-        )
+        inputs = tuple(layout.stride(dimension) for layout in trace.inputs if layout.has("s"))
         outputs = [layout for _, layout in trace.outputs if layout.has("s")]
         steps = (Fraction(1),) * dimension
         if inputs and outputs:
@@ -111,9 +109,7 @@ def culprits(
     return tuple(said)
 
 
-def _sentence(
-    row: EquivarianceRow, layer: Layer, move: Move, period: Sequence[int] | None
-) -> str:
+def _sentence(row: EquivarianceRow, layer: Layer, move: Move, period: Sequence[int] | None) -> str:
     said = f"{layer.label}: error {row.local_error:.2g} under {_words(move)}"
     if period and move.shift and max(period) > 1:
         shown = period[:1] if len(set(period)) == 1 else period

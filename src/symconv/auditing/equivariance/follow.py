@@ -405,9 +405,7 @@ def _coarser(layout: Layout) -> Layout:
         least = min(weights, default=1)
         if least > 1:
             axes = [
-                tuple(
-                    replace(d, weight=d.weight // least) if d.label == label else d for d in axis
-                )
+                tuple(replace(d, weight=d.weight // least) if d.label == label else d for d in axis)
                 for axis in layout.axes
             ]
             layout = layout.with_axes(axes, layout.lead).scaled(label, Fraction(least))

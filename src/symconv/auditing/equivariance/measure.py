@@ -80,6 +80,7 @@ def measure(
     moves = moves_for(picture.size, survey.period, group, declared)
     interior = Interior(receptive, picture.size)
     layers, rows, period = list[Layer](), list[EquivarianceRow](), None
+    wholes = list[Trace]()
     with left_as_found(call.model), torch.no_grad(), Shelf() as shelf:
         for source in ("given", "smooth"):
             mine = [m for m in moves if m.source == source]
@@ -87,6 +88,7 @@ def measure(
                 continue
             seen = picture.seen_as(source)
             traces, whole = first_run(seen, mine, shelf)
+            wholes.append(whole)
             for move in mine:
                 found = moved_run(seen, move, traces, whole, interior)
                 made = _rows(move, traces, whole, found, interior, picture)
@@ -94,12 +96,30 @@ def measure(
             if source == "given":
                 period = _period(seen, survey.period, whole, rows, interior)
                 layers = [Layer.of(t, n) for t in traces]
+        blind = _blindness(wholes, picture.dtype)
     order = {move.name: place for place, move in enumerate(moves)}
     rows.sort(key=lambda row: order[row.transform])
     asked = group is not None or declared is not None
     judged = [m for m in moves if m.source == "given" and (m.shift is not None or asked)]
     said = culprits(rows, layers, judged, period, EXACT.get(picture.dtype, 0.0))
-    return Measured(tuple(rows), said, period)
+    return Measured(tuple(rows), (*blind, *said), period)
+
+
+def _blindness(wholes: Sequence[Trace], dtype: torch.dtype) -> tuple[str, ...]:
+    """A warning where the outputs for two inputs agree to rounding: all is exact then."""
+    if len(wholes) < 2 or not wholes[0].outputs:
+        return ()
+    change = 0.0
+    for (a, _), (b, _) in zip(wholes[0].outputs, wholes[1].outputs, strict=True):
+        one, other = a.get(), b.get()
+        scale = float(one.double().norm())
+        change = max(change, float((one - other).double().norm()) / scale if scale else 0.0)
+    if not change <= 10 * EXACT.get(dtype, 0.0):
+        return ()
+    return (
+        f"the output hardly depends on the input (it changes by {change:.1g} between two inputs): "
+        "what is exact for the whole model says little",
+    )
 
 
 # Strides
@@ -125,7 +145,7 @@ def _surveyed(picture: Picture) -> _Survey:
     for quick in (True, False):
         survey = _Survey(picture.size)
         try:
-            with left_as_found(picture.call.model), torch.no_grad():
+            with left_as_found(picture.call.model, guarded=not quick), torch.no_grad():
                 if quick:
                     with fake(picture.call) as call:
                         outputs_of(Picture(call, picture.size), None, survey)
@@ -207,7 +227,7 @@ def _rows(
         by_name.setdefault(trace.name, []).append(place)
     rows = []
     own = [traces[i].local[move.name] for i in by_name.pop("", [])]
-    notes = [picture.note, classes, _unusual(move)]
+    notes = [picture.note, classes, _unusual(move), _unmoved(move, traces)]
     rows.append(_row(move, "", [total], own, notes, interior, picture))
     for name, places in by_name.items():
         local = [traces[i].local[move.name] for i in places]
@@ -216,13 +236,19 @@ def _rows(
     return rows
 
 
+def _unmoved(move: Move, traces: Sequence[Trace]) -> str | None:
+    """What is assumed of a network without fields."""
+    layouts = [layout for trace in traces for layout in trace.inputs]
+    if move.element is None or any(layout.field is not None for layout in layouts):
+        return None
+    return "channels of all layers are taken to stay where they are"
+
+
 def _unusual(move: Move) -> str | None:
     if move.source == "given":
         return None
     within = "; positions within 0.9 of that circle" if move.keeps else ""
-    return (
-        "input below a quarter cycle per pixel, faded out towards the inscribed circle" + within
-    )
+    return "input below a quarter cycle per pixel, faded out towards the inscribed circle" + within
 
 
 def _row(

@@ -224,9 +224,7 @@ def element_name(element: Element) -> str:
 
 def _signed(matrix: np.ndarray) -> str:
     """Which axis comes to lie on each, with a sign where it is reversed."""
-    return " ".join(
-        f"{'-' if row.sum() < 0 else '+'}{int(np.abs(row).argmax())}" for row in matrix
-    )
+    return " ".join(f"{'-' if row.sum() < 0 else '+'}{int(np.abs(row).argmax())}" for row in matrix)
 
 
 def rotation(degrees: float) -> Move:

@@ -26,6 +26,9 @@ from symconv.auditing.equivariance.watch import (
 )
 
 
+NOT_CALLED = "it was not called"
+
+
 class Shelf:
     """Tensors laid down in a temporary file, so that the features of a whole run take no memory."""
 
@@ -178,15 +181,13 @@ def worst(found: Sequence[Error]) -> Error:
 class MovedRun(Visitor):
     """Compares every feature with the transformed one of the first run."""
 
-    def __init__(
-        self, move: Move, traces: Sequence[Trace], dimension: int, interior: Interior
-    ):
+    def __init__(self, move: Move, traces: Sequence[Trace], dimension: int, interior: Interior):
         self.move, self.dimension, self.interior = move, dimension, interior
         self.waiting: dict[str, list[int]] = {}
         for place, trace in enumerate(traces):
             self.waiting.setdefault(trace.name, []).append(place)
         self.traces = traces
-        self.errors: list[Error | str] = ["it was not called"] * len(traces)
+        self.errors: list[Error | str] = [NOT_CALLED] * len(traces)
 
     def after(self, step: Step) -> None:
         places = self.waiting.get(step.name)
@@ -251,8 +252,7 @@ def moved_run(
     except Exception as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         why = f"the model fails on the transformed input: {why}"
-        rest = len(traces) - len(visitor.errors)
-        return [*visitor.errors, *(why for _ in range(rest))], why, None
+        return [why if e == NOT_CALLED else e for e in visitor.errors], why, None
     outputs = [t for t, layout in zip(outputs, layouts, strict=True) if layout is not None]
     return visitor.errors, visitor.compare(whole, outputs), _classes(outputs, whole)
 

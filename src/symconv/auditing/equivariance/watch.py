@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ from symconv.auditing.equivariance.follow import (
     guess,
     plain_name,
 )
-from symconv.auditing.equivariance.layout import Layout, LostError
+from symconv.auditing.equivariance.layout import CHANNELS, Layout, LostError
+from symconv.lattice.representations import Field
 
 _MARK = "_symconv_mark"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -179,6 +180,8 @@ class Watch(TorchFunctionMode):
     def _step(self, name: str, op: Operation) -> Step:
         leaves = tree_leaves((op.args, op.kwargs))
         given = [(t, getattr(t, _MARK)) for t in leaves if isinstance(t, Tensor) and marked(t)]
+        if op.module is not None:
+            given = [(t, _as_declared(m, op.module)) for t, m in given]
         return Step(name, op, given, writes=False)
 
     def _before(self, step: Step) -> None:
@@ -251,6 +254,18 @@ def mark(x: Tensor, layout: Layout | None) -> None:
 def marked(x: Tensor) -> bool:
     """Whether a tensor is known to be a feature."""
     return isinstance(getattr(x, _MARK, None), Mark)
+
+
+def _as_declared(known: Mark, module: nn.Module) -> Mark:
+    """An input of a layer that says what its channels mean."""
+    field = getattr(module, "in_field", None) or getattr(module, "field", None)
+    layout = known.layout
+    axis = layout.axis_of(CHANNELS) if layout is not None else None
+    if layout is None or axis is None or not isinstance(field, Field):
+        return known
+    if field.channels != layout.shape[axis]:
+        return known
+    return replace(known, layout=replace(layout, field=field, sure=True))
 
 
 def is_layer(module: nn.Module) -> bool:
