@@ -116,14 +116,17 @@ _COMPARE_HELP = """Train the same small network from each structure: which suits
 
 DATA is digits, faces, textures, or a folder with one sub-folder of pictures per class. Every
 structure gets the same pictures, steps and tuning within one budget of weights or of
-multiply-accumulates, and is tested on held-out pictures as they are, moved by up to a quarter of
-the canvas, turned by quarter turns, and mirrored.
+multiply-accumulates (group convolutions: as many multiply-accumulates as conv), and is tested on
+held-out pictures as they are, moved, turned by quarter turns and by any angle, and mirrored. Those
+with +turns and +shifts are trained on turned or moved pictures.
 
 Examples:
 
   symconv compare
 
   symconv compare faces --structures local,region,conv --out faces-page
+
+  symconv compare --structures conv,conv+turns,C8,C8+turns --steps 400
 
   symconv compare my-pictures --canvas 48 --budget macs --json > result.json
 """
@@ -134,18 +137,21 @@ def compare(
     data: Annotated[str, typer.Argument(metavar="DATA", help="What to train on.")] = "digits",
     structures: Annotated[
         str | None,
-        typer.Option(help="Names by commas; besides the defaults conv-wide, conv-wider, C4, D4."),
+        typer.Option(
+            help="Names by commas; besides the defaults conv-wide, conv-wider, C16, D4, D8, "
+            "C4-wide, C8-wide; with +turns conv-slim, conv-wide, C16, D4, D8."
+        ),
     ] = None,
     budget: Annotated[
         str, typer.Option(help="params or macs, or with a limit: params=50000.")
     ] = "params",
     seeds: Annotated[int, typer.Option(help="Runs per structure and training size.")] = 3,
     steps: Annotated[int, typer.Option(help="Training steps of a run.")] = 200,
-    batch: Annotated[int, typer.Option(help="Pictures in a step.")] = 32,
-    sizes: Annotated[str, typer.Option(help="Training pictures of the curve.")] = "100,300,1000",
+    batch: Annotated[int, typer.Option(help="Pictures in a step.")] = 64,
+    sizes: Annotated[str, typer.Option(help="Training pictures of the curve.")] = "100,1000",
     rates: Annotated[
         str, typer.Option("--learning-rates", help="Tried for each structure.")
-    ] = "0.001,0.003,0.01",
+    ] = "0.005,0.015",
     equal_time: Annotated[
         bool, typer.Option(help="Also train all for the slowest one's time.")
     ] = True,

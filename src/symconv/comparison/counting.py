@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from symconv.comparison.structures import Options, Row, core
+from symconv.comparison.filters import core
+from symconv.comparison.structures import CONV, Options, Row
 from symconv.errors import StructureError
 from symconv.models import SmallNetwork, parameters, widest
 from symconv.structure import Structure
 
-REFERENCE_WIDTH = 4
+#: Divided by most groups' orders, so that the widths of group convolutions meet the budget.
+REFERENCE_WIDTH = 24
+#: Heads differ by their number of inputs: MACs count as equal within this share.
+TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Budget:
 
     Args:
         kind: "params" or "macs".
-        limit: The most; None for what the unshared (local) network needs at width 4, so that the
-            structure with the most weights still has a width worth comparing.
+        limit: The most; None for what the plain convolution needs with 24 channels in its first
+            layer: enough for four in the unshared (local) one, which has the most weights.
 
     Example:
         >>> Budget.parse("macs=20000")
@@ -99,13 +103,11 @@ def cost(network: SmallNetwork, kind: str) -> int:
     return parameters(network) if kind == "params" else count(network).macs
 
 
-def settle(
-    budget: Budget, reference: Row, shape: tuple[int, ...], classes: int, options: Options
-) -> Budget:
-    """A budget with its limit: the one given, or what the reference needs at its width."""
+def settle(budget: Budget, shape: tuple[int, ...], classes: int, options: Options) -> Budget:
+    """A budget with its limit: the one given, or what the plain convolution needs."""
     if budget.limit is not None:
         return budget
-    network = build(reference, shape, REFERENCE_WIDTH, classes, options)
+    network = build(CONV, shape, REFERENCE_WIDTH, classes, options)
     return Budget(budget.kind, cost(network, budget.kind))
 
 
@@ -126,9 +128,12 @@ def fitting_width(
     ).width
 
 
-def twin_budget(
+def own_budget(
     row: Row, budget: Budget, shape: tuple[int, ...], classes: int, options: Options
 ) -> Budget:
-    """What a network with the MACs of `row`, at the width that the budget allows it, may cost."""
-    width = fitting_width(row, budget, shape, classes, options)
-    return Budget("macs", cost(build(row, shape, width, classes, options), "macs"))
+    """What a row may cost: the common budget, or its multiple of conv's MACs within that."""
+    if row.work is None:
+        return budget
+    width = fitting_width(CONV, budget, shape, classes, options)
+    macs = cost(build(CONV, shape, width, classes, options), "macs")
+    return Budget("macs", round(row.work * macs * (1 + TOLERANCE)))

@@ -20,6 +20,7 @@ from symconv.comparison.phases import (
 from symconv.comparison.results import (
     Comparison,
     describe,
+    leads,
     make_line,
     verdicts,
     versions,
@@ -45,9 +46,10 @@ def compare(
     """Train the same small network from each structure and compare them.
 
     All structures get the same pictures, steps, batches, optimiser and tuning effort: the learning
-    rate is chosen for each on validation pictures, at the largest training size under equal steps,
-    and reused for the smaller sizes and for equal time. The test pictures are never used to choose
-    anything. A script that uses several workers needs the usual ``if __name__ == "__main__":``.
+    rate is chosen for each on validation pictures (changed as its training pictures are: turned,
+    if it is trained on turned ones), at the largest training size under equal steps, and reused
+    for the smaller sizes and for equal time. The test pictures are never used to choose anything.
+    A script that uses several workers needs the usual ``if __name__ == "__main__":``.
 
     Args:
         data: "digits", "faces", "textures", a folder with one sub-folder of pictures a class, or
@@ -132,12 +134,14 @@ def run(
         timed = settings.equal_time and settings.sweep is None
         if timed:
             train_equal_time(runner, settings, bases, trained)
+    paid = [*leads(trained, equal_time=False), *(leads(trained, equal_time=True) if timed else [])]
     return Comparison(
         settings=settings,
         data=describe(data, sizes),
         lines=[make_line(t) for t in trained],
         verdicts=verdicts(trained, equal_time=False),
         equal_time_verdicts=verdicts(trained, equal_time=True) if timed else [],
+        payoffs=[] if settings.sweep else paid,
         pictures={t.variant.label: _kept(t) for t in trained},
         versions=versions(),
     )

@@ -14,11 +14,16 @@ def method_notes(result: Comparison) -> list[str]:
         _network(result),
         _tuning(result),
         METHOD,
-        "Shift error: ||f(g x) - g f(x)|| / ||g f(x)|| over the centred test pictures, where f is "
-        "the last feature map before its pooling and g shifts circularly by one site of it along "
-        "both axes. Dense and sparse layers have no positions, so g leaves their features alone. "
-        "Filters that repeat with a period commute with shifts by that period on every map: twice "
-        "this shift for the tiled network.",
+        "Equivariance error to a shift: ||f(g x) - g f(x)|| / ||g f(x)|| over the test pictures, "
+        "where f is the last feature map before its pooling and g shifts by one site of it along "
+        "both axes, about the centre; the sites that g brings in are left out. Dense and sparse "
+        "layers have no positions, so g leaves their features alone. Convolution itself commutes "
+        "with shifts exactly (the first maps below); what is left comes from the zeros beyond the "
+        "canvas, which tell a deep layer where the border is.",
+        "Equivariance error to a turn: ||s(g x) - s(x)|| / ||s(x) - mean s|| for the class scores "
+        "s, which should not change; the mean is over the pictures. They are blurred by a Gaussian "
+        "of one pixel and cut to the inscribed disc; 90 degrees move values, 45 degrees are "
+        "Fourier shears.",
         "Sizes: 'any' if the trained network ran on a canvas half as large again. " + _why(result),
         "Connections count distinct pairs of output and input over the three layers and the head; "
         "MACs are multiply-accumulates of these for one picture; weights are all trained numbers.",
@@ -39,8 +44,10 @@ def _pictures(result: Comparison) -> str:
         f"{data['test']:,} for the tests, drawn by class and always the same. Training pictures "
         f"are centred; 'moved' are the test pictures displaced {how} by a random whole offset of "
         f"up to {data['reach']} px along each axis, 'turned' by one, two or three quarter turns, "
-        "'mirrored' with left and right exchanged; labels stay, so that a 6 turned to a 9 counts "
-        f"as a 6. Standardised by the training pictures alone.{_overlap(data)}"
+        "'any angle' by an angle of which all are equally likely, by cubic splines, 'mirrored' "
+        "with left and right exchanged; labels stay, so that a 6 turned to a 9 counts as a 6. "
+        "Training pictures of '+turns' are turned by angles drawn anew for every batch, by "
+        f"bilinear interpolation. Standardised by the training pictures alone.{_overlap(data)}"
     )
 
 
@@ -59,10 +66,12 @@ def _network(result: Comparison) -> str:
     kernels = ", ".join(f"{k}x{k}" for k in settings.options.kernels)
     return (
         f"Network: three layers of the structure (kernels {kernels}, {PADDING} padding), each with "
-        "batch norm, ReLU and 2x2 average pooling, channels doubled after each pooling (where the "
+        "batch norm, ReLU and 2x2 max pooling, channels doubled after each pooling (where the "
         "first layer strides, its kernel is one larger, which keeps it centred); then the "
-        f"mean over positions and a linear head. Each structure has the largest width within "
-        f"{limit}. Dense and sparse layers give plain features, so that there is nothing to pool."
+        "mean over positions, batch norm and a linear head. Each structure has the largest width "
+        f"within {limit}; group convolutions (C4, C8, ...) have as many multiply-accumulates as "
+        "conv instead, and so far fewer weights. Dense and sparse layers give plain features, so "
+        "that there is nothing to pool."
     )
 
 
@@ -81,10 +90,12 @@ def _tuning(result: Comparison) -> str:
     edge = [line.label for line in result.lines if line.learning_rate in edges]
     at_edge = f" At an end of the range: {', '.join(edge)}." if edge and len(edges) > 1 else ""
     return (
-        f"Training: {settings.steps} steps of {settings.batch} pictures, AdamW (decay "
+        f"Training: {settings.steps} steps of {settings.batch} pictures (with fewer training "
+        "pictures in proportion to the square root of their number), AdamW (decay "
         f"{settings.weight_decay:g}), one-cycle learning rate, chosen for each structure out of "
-        f"{rates} by one run on the validation pictures, at the largest training size under equal "
-        f"steps, and reused for {reused}: {chosen}.{at_edge} The test pictures were never used to "
+        f"{rates} by one run on the validation pictures (as they are; moved for '+shifts' and "
+        "turned by any angle for '+turns', as their training pictures are), at the largest "
+        f"training size under equal steps, and reused for {reused}: {chosen}.{at_edge} The test pictures were never used to "
         f"choose anything.{timed}"
     )
 

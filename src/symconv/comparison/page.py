@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from symconv.comparison.filters import core
 from symconv.comparison.notes import method_notes
+from symconv.comparison.payoff import points, standing
 from symconv.comparison.results import Accuracy, Comparison, Line
 from symconv.comparison.runs import write_atomically
-from symconv.comparison.structures import ROWS, STRUCTURES, Options, Row, core
+from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Options, Row
 from symconv.comparison.tables import error, seconds, short
 from symconv.comparison.verdict import Verdict
 from symconv.models import Place
@@ -41,9 +43,10 @@ def write_page(result: Comparison, path: Path) -> Path:
         kicker=_kicker(result),
         headline=_headline(result),
         sentences=result.sentences,
+        details=[] if result.settings.sweep else result.details,
         tables=_tables(result),
         accuracy=_accuracy(result),
-        legend=[{"label": label, "colour": colour} for label, colour in _legend(result).items()],
+        legend=[{"label": label, "chip": chip(label)} for label in _legend(result)],
         structures=[] if result.settings.sweep else _structures(result),
         maps=[] if result.settings.sweep else _maps(result),
         filters=[] if result.settings.sweep else _filters(result),
@@ -79,8 +82,15 @@ def _short_verdict(verdict: Verdict) -> str:
     return f"{verdict.test}: no single winner, {len(verdict.peers)} cannot be told apart"
 
 
-def _legend(result: Comparison) -> dict[str, str]:
-    return {line.structure: STRUCTURES[line.structure].colour for line in result.lines}
+def chip(structure: str) -> str:
+    """The style of a structure's colour mark: a ring if its training pictures are changed."""
+    row = STRUCTURES[structure]
+    inside = "transparent" if row.augmented else row.colour
+    return f"background: {inside}; border-color: {row.colour}"
+
+
+def _legend(result: Comparison) -> list[str]:
+    return list(dict.fromkeys(line.structure for line in result.lines))
 
 
 def _cell(accuracy: Accuracy | None, best: bool = False) -> dict:
@@ -107,15 +117,56 @@ def _tables(result: Comparison) -> list[dict]:
         "that cannot be told apart from it."
     )
     costs = ["", *(["k of m"] if result.settings.sweep else []), "width", "weights", "connections"]
-    costs += ["MACs", "seconds", "shift error", "sizes", "what is connected and shared"]
-    cost = (
-        "What each network costs, its relative error when the picture shifts, and whether it takes "
-        "pictures of any size or of one."
-    )
-    return [
-        _table(result, accuracy, groups, columns, _accuracy_cells),
-        _table(result, cost, [], costs, _cost_cells),
+    costs += ["MACs", "seconds", "sizes", "what is connected and shared"]
+    cost = "What each network costs, and whether it takes pictures of any size or of one."
+    found = [_table(result, accuracy, groups, columns, _accuracy_cells)]
+    if not result.settings.sweep:
+        found += [*_payoff_table(result), _error_table(result)]
+    return [*found, _table(result, cost, [], costs, _cost_cells, left=True)]
+
+
+def _payoff_table(result: Comparison) -> list[dict]:
+    """Each group beside its plain twin; nothing where there is no pair."""
+    if not result.payoffs:
+        return []
+    rows = [
+        {
+            "label": f"{p.group} beside {p.plain}" + (", equal time" if p.equal_time else ""),
+            "chip": chip(p.group),
+            "cells": [
+                {"text": points(lead), "small": standing(lead), "best": standing(lead) == "ahead"}
+                for lead in p.leads.values()
+            ],
+        }
+        for p in result.payoffs
     ]
+    about = (
+        "Does sharing over turns pay? Lead of each group convolution over the plain one with as "
+        "many multiply-accumulates and the same training pictures, in points with its standard "
+        "error. Shaded: ahead by more than the spread."
+    )
+    columns = ["", *result.payoffs[0].leads]
+    return [{"about": about, "groups": [], "columns": columns, "rows": rows, "left": False}]
+
+
+def _error_table(result: Comparison) -> dict:
+    about = (
+        "Equivariance error before and after training: of the last feature map when the picture "
+        "shifts by one of its sites, and of the class scores when it turns by 90 and 45 degrees. "
+        "0 is perfect; about 1 and more is no relation."
+    )
+    groups = [_group("", 1), *(_group(_named(name), 2) for name in TRANSFORMS)]
+    columns = ["", *["before", "after"] * len(TRANSFORMS)]
+    return _table(result, about, groups, columns, _error_cells)
+
+
+def _named(transform: str) -> str:
+    return f"{transform}°" if transform.startswith("turn") else transform
+
+
+def _error_cells(line: Line, result: Comparison) -> list[dict]:
+    pairs = ((line.errors_before[name], line.errors[name]) for name in TRANSFORMS)
+    return [_plain(error(value)) for pair in pairs for value in pair]
 
 
 def _group(name: str, span: int) -> dict:
@@ -128,16 +179,18 @@ def _table(
     groups: list[dict],
     columns: list[str],
     cells: Callable[[Line, Comparison], list[dict]],
+    *,
+    left: bool = False,
 ) -> dict:
     rows = [
         {
             "label": line.label,
-            "colour": STRUCTURES[line.structure].colour,
+            "chip": chip(line.structure),
             "cells": cells(line, result),
         }
         for line in result.lines
     ]
-    return {"about": about, "groups": groups, "columns": columns, "rows": rows}
+    return {"about": about, "groups": groups, "columns": columns, "rows": rows, "left": left}
 
 
 def _accuracy_cells(line: Line, result: Comparison) -> list[dict]:
@@ -159,7 +212,6 @@ def _cost_cells(line: Line, result: Comparison) -> list[dict]:
         _plain(short(line.connections)),
         _plain(short(line.macs)),
         _plain(seconds(line.seconds)),
-        _plain(error(line.equivariance)),
         _plain("any" if line.other_sizes else "one"),
         _plain(line.about),
     ]
@@ -174,6 +226,7 @@ def _series(line: Line, x: list[float], found: list[Accuracy]) -> Series:
         x,
         [100 * a.mean for a in found],
         [None if a.spread is None else 100 * a.spread for a in found],
+        hollow=row.augmented,
     )
 
 
@@ -243,7 +296,7 @@ def _structures(result: Comparison) -> list[dict]:
             structure = _small_structure(row)
         figure = safe(to_svg(drawn_alone(structure.draw)))
         shown.append(
-            {"label": row.name, "colour": row.colour, "about": row.about, "figure": figure}
+            {"label": row.name, "chip": chip(row.name), "about": row.about, "figure": figure}
         )
     return shown
 
@@ -270,7 +323,7 @@ def _maps(result: Comparison) -> list[dict]:
         shown.append(
             {
                 "label": line.label,
-                "colour": STRUCTURES[line.structure].colour,
+                "chip": chip(line.structure),
                 "about": (
                     f"g moves by {maps['pixels']} px down and right; relative error of this map "
                     f"{error(maps['error'])}"
@@ -289,7 +342,7 @@ def _filters(result: Comparison) -> list[dict]:
         shown.append(
             {
                 "label": line.label,
-                "colour": STRUCTURES[line.structure].colour,
+                "chip": chip(line.structure),
                 "about": line.about,
                 "figure": safe(to_svg(grid)),
             }

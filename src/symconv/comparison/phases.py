@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import median
 
-from symconv.comparison.counting import fitting_width, settle, twin_budget
+from symconv.comparison.counting import fitting_width, own_budget, settle
 from symconv.comparison.runs import Run, Runner
 from symconv.comparison.settings import TUNING_SEED, Settings
 from symconv.comparison.structures import STRUCTURES, Options
@@ -67,12 +67,11 @@ class Trained:
 def variants(settings: Settings, data: PictureSet) -> tuple[Settings, list[Variant]]:
     """The settings with their budget's limit, and each structure at the width that it allows."""
     shape, classes = tuple(data.train.pictures.shape[1:]), len(data.classes)
-    budget = settle(settings.budget, STRUCTURES["local"], shape, classes, settings.options)
+    budget = settle(settings.budget, shape, classes, settings.options)
     options, found = settings.options, []
     for name in settings.structures:
-        row, own = STRUCTURES[name], budget
-        if row.macs_of is not None:
-            own = twin_budget(STRUCTURES[row.macs_of], budget, shape, classes, options)
+        row = STRUCTURES[name]
+        own = own_budget(row, budget, shape, classes, options)
         found.append(Variant(name, name, fitting_width(row, own, shape, classes, options), options))
     return replace(settings, budget=budget), found
 
@@ -156,7 +155,12 @@ def train(
     """The final runs under equal steps: every variant, training size and seed."""
     runs = [
         base.with_(
-            learning_rate=rate, train_size=size, seed=seed, final=True, inspect=size == sizes[-1]
+            learning_rate=rate,
+            train_size=size,
+            steps=settings.steps_for(size, sizes[-1]),
+            seed=seed,
+            final=True,
+            inspect=size == sizes[-1],
         )
         for base, rate in zip(bases, rates, strict=True)
         for size in sizes

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 import symconv
 from symconv.comparison.packing import unpack
+from symconv.comparison.payoff import Payoff, payoffs, told
 from symconv.comparison.phases import Trained
 from symconv.comparison.settings import Settings
 from symconv.comparison.structures import STRUCTURES
-from symconv.comparison.verdict import METHOD, Verdict, judge
+from symconv.comparison.verdict import METHOD, Verdict, judge, listed
 from symconv.data import PictureSet
 
 
@@ -71,7 +72,8 @@ class Line:
         tuning: Validation accuracy by learning rate.
         seconds: Mean training time of a run at the largest size.
         step_seconds: Median time of a step.
-        equivariance: Error to a shift, mean over seeds.
+        errors: Equivariance error by transform after training, mean over seeds.
+        errors_before: The same before training.
         other_sizes: Whether a larger canvas works.
         other_sizes_reason: Why not.
         curve: Accuracy by test and training size.
@@ -92,7 +94,8 @@ class Line:
     tuning: dict[float, float]
     seconds: float
     step_seconds: float
-    equivariance: float
+    errors: dict[str, float]
+    errors_before: dict[str, float]
     other_sizes: bool
     other_sizes_reason: str
     curve: dict[str, dict[int, Accuracy]]
@@ -110,6 +113,10 @@ def accuracies(runs: list[dict]) -> dict[str, Accuracy]:
     return {
         test: Accuracy(tuple(r["accuracy"][test] for r in runs)) for test in runs[0]["accuracy"]
     }
+
+
+def _means(found: list[dict[str, float]]) -> dict[str, float]:
+    return {name: mean(each[name] for each in found) for name in found[0]}
 
 
 def make_line(trained: Trained) -> Line:
@@ -131,7 +138,8 @@ def make_line(trained: Trained) -> Line:
         tuning=trained.tuning,
         seconds=mean(r["seconds"] for r in trained.largest),
         step_seconds=trained.step_seconds,
-        equivariance=mean(r["equivariance"] for r in trained.largest),
+        errors=_means([r["errors"] for r in trained.largest]),
+        errors_before=_means([r["errors_before"] for r in trained.largest]),
         other_sizes=first["other_sizes"],
         other_sizes_reason=first["other_sizes_reason"],
         curve=curve,
@@ -163,6 +171,16 @@ def verdicts(trained: list[Trained], *, equal_time: bool) -> list[Verdict]:
     return found
 
 
+def leads(trained: list[Trained], *, equal_time: bool) -> list[Payoff]:
+    """Each group convolution beside its plain twin."""
+    correct = {}
+    for t in trained:
+        runs = t.equal_time if equal_time else t.largest
+        tests = t.largest[0]["accuracy"]
+        correct[t.variant.label] = {test: correctness(runs, test) for test in tests}
+    return payoffs(correct, equal_time=equal_time)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The outcome of `symconv.compare`: print it, or take `lines`, `verdicts` and `to_dict()`.
@@ -173,6 +191,7 @@ class Comparison:
         lines: One per structure (or per point of a sweep).
         verdicts: One per test, under equal steps at the largest training size.
         equal_time_verdicts: The same under equal time.
+        payoffs: Each group convolution beside its plain twin.
         pictures: Filters and feature maps of seed 0 by label, for the page.
         versions: What produced it.
     """
@@ -182,6 +201,7 @@ class Comparison:
     lines: list[Line]
     verdicts: list[Verdict]
     equal_time_verdicts: list[Verdict]
+    payoffs: list[Payoff]
     pictures: dict[str, dict] = field(repr=False)
     versions: dict[str, str]
 
@@ -192,11 +212,28 @@ class Comparison:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict on each test, in words; of a sweep how small the fan-in may be."""
+        """The verdict on each test and on symmetry, in few words; `details` has them in full."""
         if self.settings.sweep:
             return [self._sweep_sentence(verdict) for verdict in self.verdicts]
-        timed = [verdict.short() for verdict in self.equal_time_verdicts]
-        return [*(verdict.sentence() for verdict in self.verdicts), *timed]
+        paid = [payoff.sentence() for payoff in told(self.payoffs)]
+        return [*(verdict.brief() for verdict in self.verdicts), *self._timed(), *paid]
+
+    def _timed(self) -> list[str]:
+        """Under equal time, the best on each test in one sentence."""
+        if not self.equal_time_verdicts:
+            return []
+        best = [
+            f"{steps.test} {timed.best} ({100 * timed.accuracy[timed.best]:.1f} %)"
+            for steps, timed in zip(self.verdicts, self.equal_time_verdicts, strict=True)
+        ]
+        return [f"Highest under equal time: {listed(best)}."]
+
+    @property
+    def details(self) -> list[str]:
+        """The verdicts in full: who cannot be told apart, and who is how far behind."""
+        timed = [verdict.sentence() for verdict in self.equal_time_verdicts]
+        paid = [payoff.sentence() for payoff in self.payoffs]
+        return [*(verdict.sentence() for verdict in self.verdicts), *timed, *paid]
 
     def _sweep_sentence(self, verdict: Verdict) -> str:
         peers = [line for line in self.lines if line.label in verdict.peers]
@@ -218,6 +255,8 @@ class Comparison:
             "lines": [_plain(line) for line in self.lines],
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
             "equal_time_verdicts": [verdict.to_dict() for verdict in self.equal_time_verdicts],
+            "payoffs": [payoff.to_dict() for payoff in self.payoffs],
+            "details": [] if self.settings.sweep else self.details,
             "method": METHOD,
             "versions": self.versions,
         }

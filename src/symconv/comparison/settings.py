@@ -29,7 +29,7 @@ class Settings:
         structures: Names of rows in the table of structures.
         budget: What each network may cost.
         seeds: Final runs of each structure and training size.
-        steps: Optimiser steps of a run.
+        steps: Optimiser steps of a run at the largest training size; with fewer pictures fewer.
         batch: Pictures in a step.
         sizes: Training sizes of the learning curve, where there are as many pictures.
         learning_rates: Tried for every structure on the validation pictures.
@@ -46,9 +46,9 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
     seeds: int = 3
     steps: int = 200
-    batch: int = 32
-    sizes: tuple[int, ...] = (100, 300, 1000)
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    batch: int = 64
+    sizes: tuple[int, ...] = (100, 1000)
+    learning_rates: tuple[float, ...] = (5e-3, 1.5e-2)
     weight_decay: float = 0.01
     equal_time: bool = True
     sweep: str | None = None
@@ -76,7 +76,7 @@ class Settings:
 
         Example:
             >>> Settings().sizes_for(1000), Settings().sizes_for(120), Settings().sizes_for(40)
-            ([100, 300, 1000], [100], [40])
+            ([100, 1000], [100], [40])
             >>> Settings().sizes_for(250)
             [100, 250]
         """
@@ -85,6 +85,15 @@ class Settings:
             return [pictures]
         more = pictures < max(self.sizes) and pictures >= 1.5 * within[-1]
         return [*within, pictures] if more else within
+
+    def steps_for(self, size: int, largest: int) -> int:
+        """The steps at a training size: they grow with its square root, for all structures alike.
+
+        Example:
+            >>> Settings().steps_for(1000, 1000), Settings().steps_for(250, 1000)
+            (200, 100)
+        """
+        return max(1, round(self.steps * math.sqrt(size / largest)))
 
 
 def check_structures(names: Sequence[str]) -> None:

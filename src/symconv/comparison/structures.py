@@ -1,27 +1,33 @@
 """The structures that are compared: one plain table.
 
 To compare another structure, add a row: a function that builds its layer for an input shape, what
-it changes in a training batch (or nothing), and which tests apply.
+it changes in a training batch (or nothing), and how much it may compute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from symconv import nn as structured
-from symconv.data import PictureSet, random_shifts
+from symconv.comparison.filters import (
+    Filters,
+    conv_filters,
+    dense_filters,
+    group_filters,
+    local_filters,
+    region_filters,
+    sparse_filters,
+    tiled_filters,
+)
+from symconv.data import PictureSet, random_shifts, random_turns
 from symconv.lattice import groups
 from symconv.models import Place, no_pool, plain_norm
-
-Filters = list[tuple[str, NDArray]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Options:
         bands: Horizontal regions of the region layer: equal parts of a centred picture.
     """
 
-    kernels: tuple[int, ...] = (5, 3, 3)
+    kernels: tuple[int, ...] = (5, 5, 5)
     fan_in: int | None = None
     tile: int = 2
     bands: int = 3
@@ -45,12 +51,20 @@ Shape = tuple[int, ...]
 Build = Callable[[Place, Options], nn.Module]
 Augmentation = Callable[[PictureSet], Callable[[Tensor, torch.Generator], Tensor]]
 
-#: The canvas is a torus for every windowed layer: what tells the structures apart is then what they
-#: connect and share, not how they treat a border that a moved picture comes closer to.
-PADDING = "circular"
+#: Zeros continue the empty canvas around a picture. (On a torus a turned picture meets itself.)
+PADDING = "zeros"
 
 #: Each test's name and the split that it is taken on.
-TESTS = {"as they are": "test", "moved": "moved", "turned": "turned", "mirrored": "mirrored"}
+TESTS = {
+    "as they are": "test",
+    "moved": "moved",
+    "turned": "turned",
+    "any angle": "any_angle",
+    "mirrored": "mirrored",
+}
+
+#: What the equivariance error is measured for.
+TRANSFORMS = ("shift", "turn 90", "turn 45")
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,13 @@ class Row:
         colour: Its colour in every picture (colour-blind safe).
         marker: Its matplotlib marker.
         augment: Made for a picture set, changes each training batch; None for no change.
-        tests: The tests that apply.
+        chosen_on: The split that its learning rate is chosen on: validation pictures, changed as
+            its training pictures are.
         norm: The norm that suits its layers.
         invariant: What makes its last features invariant, before the mean over positions.
-        macs_of: Another row whose MACs are this one's budget: its twin of equal MACs.
+        work: Its budget as a multiple of the MACs that conv has within the common one; None for
+            the common budget itself.
+        beside: The plain row that says whether its symmetry pays, trained on the same pictures.
         default: Whether it takes part when no structures are named.
     """
 
@@ -79,16 +96,17 @@ class Row:
     colour: str
     marker: str
     augment: Augmentation | None = None
-    tests: tuple[str, ...] = tuple(TESTS)
+    chosen_on: str = "validation"
     norm: Callable[[nn.Module, Tensor], nn.Module] = plain_norm
     invariant: Callable[[nn.Module], nn.Module] = no_pool
-    macs_of: str | None = None
+    work: float | None = None
+    beside: str | None = None
     default: bool = True
 
-
-def core(layer: nn.Module) -> nn.Module:
-    """The structured layer itself, without the flattening before it."""
-    return layer[-1] if isinstance(layer, nn.Sequential) else layer
+    @property
+    def augmented(self) -> bool:
+        """Whether its training pictures are changed."""
+        return self.augment is not None
 
 
 def dense(place: Place, options: Options) -> nn.Module:
@@ -214,77 +232,74 @@ def shifts(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
     )
 
 
-def _weight(layer: nn.Module) -> NDArray:
-    return core(layer).get_parameter("weight").detach().float().cpu().numpy()
+def turns(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Turns by random angles, all equally likely."""
+    return lambda batch, generator: random_turns(batch, pictures.full_frame, generator)
 
 
-def dense_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """Each unit's weights, laid out as a picture."""
-    weight = _weight(layer)
-    return [("whole picture", weight.reshape(len(weight), *shape).mean(1))]
+def with_turns(row: Row, *, default: bool = False) -> Row:
+    """The row trained on turned pictures."""
+    return replace(
+        row,
+        name=f"{row.name}+turns",
+        about=f"{row.name}, with training pictures turned at random",
+        augment=turns,
+        chosen_on="validation_any_angle",
+        beside=None if row.beside is None else f"{row.beside}+turns",
+        default=default,
+    )
 
 
-def sparse_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """Each unit's weights at the inputs that it sees, zero elsewhere."""
-    weight, seen = _weight(layer), core(layer).get_buffer("connections").cpu().numpy()
-    full = np.zeros((len(weight), prod(shape)), np.float32)
-    np.put_along_axis(full, seen, weight, axis=1)
-    return [("whole picture", full.reshape(len(weight), *shape).mean(1))]
+def of_group(
+    name: str, about: str, colour: str, marker: str, *, work: float = 1.0, default: bool = False
+) -> Row:
+    """The row of a group convolution; the group is what comes before a hyphen."""
+    return Row(
+        name,
+        about,
+        group_conv(name.partition("-")[0]),
+        group_filters,
+        colour,
+        marker,
+        norm=field_norm,
+        invariant=group_pool,
+        work=work,
+        beside="conv" if work == 1 else "conv-wide",
+        default=default,
+    )
 
 
-def conv_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """The filters (out, in, kh, kw), mean over colours."""
-    return [("everywhere", _weight(layer).mean(1))]
-
-
-def group_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """The filter of each copy as the group turns it, one group of pictures per element."""
-    weight = cast(Any, layer).filter().detach().float().cpu().numpy().mean(1)
-    order = cast(Any, layer).out_field.group.order
-    return [(f"element {g}", weight[g::order]) for g in range(min(order, 4))]
-
-
-def _tabled(layer: nn.Module, filters_axes: int) -> NDArray:
-    """Weights (*filters, kh, kw, in, out) as (*filters, out, kh, kw), mean over colours."""
-    return np.moveaxis(_weight(layer).mean(-2), -1, filters_axes)
-
-
-def local_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """The filters at three positions along the diagonal, between border and centre."""
-    weight = _tabled(layer, 2)
-    height, width = weight.shape[:2]
-    spots = [(height * i // 8, width * i // 8) for i in (2, 4, 6)]
-    return [(f"row {y}, column {x}", weight[y, x]) for y, x in spots]
-
-
-def region_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """One group per band, the top one first."""
-    weight = _tabled(layer, 1)
-    last = len(weight) - 1
-    names = {0: "top band", last: "bottom band"}
-    return [(names.get(i, "middle band"), filters) for i, filters in enumerate(weight)]
-
-
-def tiled_filters(layer: nn.Module, shape: Shape) -> Filters:
-    """One group per position in the tile."""
-    weight = _tabled(layer, 2)
-    return [
-        (f"tile {y}, {x}", weight[y, x])
-        for y in range(weight.shape[0])
-        for x in range(weight.shape[1])
-    ]
-
+DENSE = Row("dense", "every input, nothing shared", dense, dense_filters, "#8a8a8a", "o")
+CONV = Row("conv", "a window, shared everywhere", conv, conv_filters, "#0072b2", "^")
+CONV_SLIM = replace(
+    CONV, name="conv-slim", about="conv with a quarter of the MACs", work=0.25, default=False
+)
+CONV_WIDE = replace(
+    CONV,
+    name="conv-wide",
+    about="conv with four times the MACs",
+    colour="#5e4fa2",
+    marker="<",
+    work=4.0,
+    default=False,
+)
+CONV_WIDER = replace(
+    CONV_WIDE, name="conv-wider", about="conv with eight times the MACs", marker=">", work=8.0
+)
+C4 = of_group("C4", "conv, filters shared by quarter turns", "#009e73", "h", default=True)
+C8 = of_group("C8", "conv, filters shared by eighth turns", "#7b3294", "8", default=True)
+C16 = of_group("C16", "conv, filters shared by sixteenth turns", "#c51b7d", "p")
+D4 = of_group("D4", "conv, shared by quarter turns and mirrors", "#a6761d", "*")
+D8 = of_group("D8", "conv, shared by eighth turns and mirrors", "#543005", "d")
 
 ROWS = (
-    Row("dense", "every input, nothing shared", dense, dense_filters, "#8a8a8a", "o"),
-    Row(
-        "dense+shifts",
-        "dense, with training pictures displaced at random",
-        dense,
-        dense_filters,
-        "#222222",
-        "D",
+    DENSE,
+    replace(
+        DENSE,
+        name="dense+shifts",
+        about="dense, with training pictures displaced at random",
         augment=shifts,
+        chosen_on="validation_moved",
     ),
     Row("sparse", "a tenth of the inputs, nothing shared", sparse, sparse_filters, "#cc79a7", "v"),
     Row("local", "a window, nothing shared", local, local_filters, "#d55e00", "s"),
@@ -297,49 +312,24 @@ ROWS = (
         "P",
     ),
     Row("tiled", "a window, filters repeat every 2 px", tiled, tiled_filters, "#56b4e9", "X"),
-    Row("conv", "a window, shared everywhere", conv, conv_filters, "#0072b2", "^"),
-    Row(
-        "conv-wide",
-        "conv with as many MACs as C4",
-        conv,
-        conv_filters,
-        "#5e4fa2",
-        "<",
-        macs_of="C4",
-        default=False,
-    ),
-    Row(
-        "conv-wider",
-        "conv with as many MACs as D4",
-        conv,
-        conv_filters,
-        "#9e0142",
-        ">",
-        macs_of="D4",
-        default=False,
-    ),
-    Row(
-        "C4",
-        "conv, filters shared by quarter turns",
-        group_conv("C4"),
-        group_filters,
-        "#009e73",
-        "h",
-        norm=field_norm,
-        invariant=group_pool,
-        default=False,
-    ),
-    Row(
-        "D4",
-        "conv, shared by quarter turns and mirrors",
-        group_conv("D4"),
-        group_filters,
-        "#a6761d",
-        "*",
-        norm=field_norm,
-        invariant=group_pool,
-        default=False,
-    ),
+    CONV,
+    with_turns(CONV, default=True),
+    C4,
+    with_turns(C4, default=True),
+    C8,
+    with_turns(C8, default=True),
+    with_turns(CONV_SLIM),
+    CONV_WIDE,
+    with_turns(CONV_WIDE),
+    CONV_WIDER,
+    C16,
+    with_turns(C16),
+    D4,
+    with_turns(D4),
+    D8,
+    with_turns(D8),
+    of_group("C4-wide", "C4 with four times the MACs of conv", "#00614a", "H", work=4.0),
+    of_group("C8-wide", "C8 with four times the MACs of conv", "#40004b", "8", work=4.0),
 )
 
 STRUCTURES = {row.name: row for row in ROWS}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from symconv.comparison.results import Comparison, Line
+from symconv.comparison.structures import TRANSFORMS
 from symconv.extras import needs
 from symconv.report.numbers import short
 
 WIDTH = 80
+CURVES = ("as they are", "any angle")
 
 
 def seconds(value: float) -> str:
@@ -34,7 +36,12 @@ def error(value: float) -> str:
 def _table(title: str, columns: list[str]) -> Any:
     box = needs("rich.box", "cli", "printing the tables")
     table = needs("rich.table", "cli", "printing the tables").Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold"
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title_style="bold",
     )
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -77,7 +84,7 @@ def cost_table(result: Comparison) -> Any:
     budget = result.settings.budget
     table = _table(
         f"cost within {budget.limit:,} {budget.kind}",
-        ["structure", "width", "weights", "connect.", "MACs", "seconds", "shift error", "sizes"],
+        ["structure", "width", "weights", "connect.", "MACs", "seconds", "sizes"],
     )
     for line in result.lines:
         table.add_row(
@@ -87,15 +94,28 @@ def cost_table(result: Comparison) -> Any:
             short(line.connections),
             short(line.macs),
             seconds(line.seconds),
-            error(line.equivariance),
             "any" if line.other_sizes else "one",
         )
     return table
 
 
+def error_table(result: Comparison) -> Any:
+    """What each network commutes with, before and after training."""
+    table = _table(
+        "equivariance error, before > after training",
+        ["structure", *(f"{name}°" if "turn" in name else name for name in TRANSFORMS)],
+    )
+    for line in result.lines:
+        cells = (
+            f"{error(line.errors_before[name])} > {error(line.errors[name])}" for name in TRANSFORMS
+        )
+        table.add_row(line.label, *cells)
+    return table
+
+
 def curve_table(result: Comparison) -> Any:
-    """Accuracy against training pictures, on the first two tests; the page has the others."""
-    tests, sizes = _tests(result)[:2], result.data["sizes"]
+    """Accuracy against training pictures, on two tests; the page has the others."""
+    tests, sizes = [t for t in _tests(result) if t in CURVES], result.data["sizes"]
     columns = ["structure", *(f"{test}, {size:,}" for test in tests for size in sizes)]
     table = _table("accuracy in % by training pictures", columns)
     for line in result.lines:
@@ -130,7 +150,7 @@ def tables(result: Comparison) -> list[Any]:
         return [sweep_table(result)]
     curve = [curve_table(result)] if len(result.data["sizes"]) > 1 else []
     timed = [equal_time_table(result)] if result.equal_time_verdicts else []
-    return [accuracy_table(result), *timed, *curve, cost_table(result)]
+    return [accuracy_table(result), *timed, *curve, error_table(result), cost_table(result)]
 
 
 def notes(result: Comparison) -> list[str]:
@@ -142,11 +162,12 @@ def notes(result: Comparison) -> list[str]:
         ]
     return [
         "±: standard deviation over seeds. moved: the same test pictures displaced by up to "
-        f"{result.data['reach']} px; turned: by one to three quarter turns; mirrored: left and "
-        "right exchanged. equal time: as many steps as fit into the slowest one's time.",
-        "shift error: relative change of the last feature map when the picture shifts by one of "
-        "its sites (dense, sparse: no positions, so of the features). sizes: runs on a larger "
-        "canvas?",
+        f"{result.data['reach']} px; turned: by one to three quarter turns; any angle: all angles "
+        "equally likely, cubic splines (+turns trains on bilinear ones); mirrored: left and right "
+        "exchanged. equal time: as many steps as fit into the slowest one's time.",
+        "shift: relative change of the last feature map when the picture shifts by one of its "
+        "sites (dense, sparse: of the features). turn 90°, 45°: relative change of the class "
+        "scores of smoothed pictures. sizes: runs on a larger canvas?",
     ]
 
 

@@ -128,6 +128,19 @@ class Verdict:
         """The verdict in words."""
         return f"{self.short()}{self._behind()}"
 
+    def brief(self) -> str:
+        """The verdict in a line or two: without those behind, and without every peer's number."""
+        if self.winner or not self.gaps or self.seeds < 2:
+            return self.short()
+        peers = self.peers
+        named = listed(peers if len(peers) <= 4 else [*peers[:3], f"{len(peers) - 3} more"])
+        least = min(self.accuracy[name] for name in peers)
+        span = f"{100 * self.accuracy[self.best]:.1f} to {100 * least:.1f} %"
+        return (
+            f"{_capital(self.test)}: {named} cannot be told apart ({span}); "
+            f"{self._why_preferred()}."
+        )
+
     def short(self) -> str:
         """The verdict without those behind."""
         if not self.gaps:
@@ -141,13 +154,13 @@ class Verdict:
             )
         if self.seeds < 2:
             first = [self._named(name) for name in (self.best, *self.ties)]
-            ahead = f"{_listed(first)} tie, and" if self.ties else f"{first[0]} is ahead, but"
+            ahead = f"{listed(first)} tie, and" if self.ties else f"{first[0]} is ahead, but"
             return (
                 f"{_capital(self.test)}: {ahead} a single seed shows no spread, so no winner is "
                 "named."
             )
-        named = _listed([self._named(name) for name in self.peers])
-        tie = f" ({_listed([self.best, *self.ties])} tie)" if self.ties else ""
+        named = listed([self._named(name) for name in self.peers])
+        tie = f" ({listed([self.best, *self.ties])} tie)" if self.ties else ""
         why = self._why_preferred()
         return f"{_capital(self.test)}: {named} cannot be told apart{tie}; {why}."
 
@@ -165,7 +178,7 @@ class Verdict:
         if not losers:
             return ""
         behind = [f"{name} ({100 * self.gaps[name].mean:.1f})" for name in losers]
-        return f" Behind by more than the spread, in points: {_listed(behind)}."
+        return f" Behind by more than the spread, in points: {listed(behind)}."
 
     def _named(self, name: str) -> str:
         return f"{name} ({100 * self.accuracy[name]:.1f} %)"
@@ -215,5 +228,6 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names with commas and an "and"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

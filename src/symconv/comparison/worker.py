@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symconv.comparison.counting import build, count
+from symconv.comparison.equivariance import equivariance_errors, feature_maps
 from symconv.comparison.packing import pack
 from symconv.comparison.runs import Run
 from symconv.comparison.structures import STRUCTURES, TESTS, Row
 from symconv.data import PictureSet, Source, Split
 from symconv.models import SmallNetwork
 from symconv.train.loop import Recipe, fit, scores
-from symconv.transforms import translate
 
 SHOWN_FILTERS = 8
 
@@ -49,6 +49,7 @@ def execute(run: Run) -> dict:
 def _execute(run: Run, data: PictureSet, row: Row) -> dict:
     shape = tuple(data.train.pictures.shape[1:])
     network = build(row, shape, run.width, len(data.classes), run.options)
+    before = equivariance_errors(network.eval(), data.test) if run.inspect else {}
     recipe = Recipe(
         run.steps,
         run.batch,
@@ -73,11 +74,13 @@ def _execute(run: Run, data: PictureSet, row: Row) -> dict:
         "inputs": counts.inputs,
     }
     if not run.final:
-        return result | validate(network, data.validation)
-    correct = {name: right(network, getattr(data, TESTS[name])) for name in row.tests}
+        return result | validate(network, getattr(data, row.chosen_on))
+    correct = {name: right(network, getattr(data, split)) for name, split in TESTS.items()}
     result["accuracy"] = {name: float(c.float().mean()) for name, c in correct.items()}
     result["correct"] = {name: pack(c.numpy()) for name, c in correct.items()}
-    return result | inspect(network, data, row) if run.inspect else result
+    if run.inspect:
+        result |= {"errors_before": before} | inspect(network, data, row)
+    return result
 
 
 def right(network: SmallNetwork, split: Split) -> Tensor:
@@ -100,29 +103,15 @@ def inspect(network: SmallNetwork, data: PictureSet, row: Row) -> dict:
     with torch.no_grad():
         works, reason = other_size(network, data)
         return {
-            "equivariance": equivariance_error(network, data.test.pictures),
+            "errors": equivariance_errors(network, data.test),
             "other_sizes": works,
             "other_sizes_reason": reason,
             "filters": [
                 {"label": label, "values": np.round(values[:SHOWN_FILTERS], 4).tolist()}
                 for label, values in row.filters(network.layers[0], network.shapes[0])
             ],
-            "maps": feature_maps(network, data),
+            "maps": feature_maps(network, data.test),
         }
-
-
-def equivariance_error(network: SmallNetwork, pictures: Tensor) -> float:
-    """||f(g x) - g f(x)|| / ||g f(x)|| for the last feature map f before its pooling.
-
-    g shifts circularly by one site of that map along both axes (in pixels: the map's stride). On
-    features without positions g does nothing, which asks for invariance.
-    """
-    step = network.map_stride
-    before = network.features(pictures)
-    after = network.features(translate(pictures, (step, step)))
-    if before.ndim == 4:
-        before = translate(before, (1, 1))
-    return float((after - before).norm() / before.norm().clamp_min(1e-12))
 
 
 def other_size(network: SmallNetwork, data: PictureSet) -> tuple[bool, str]:
@@ -133,30 +122,3 @@ def other_size(network: SmallNetwork, data: PictureSet) -> tuple[bool, str]:
     except (ValueError, RuntimeError) as error:
         return False, str(error).splitlines()[0]
     return True, ""
-
-
-def feature_maps(network: SmallNetwork, data: PictureSet) -> dict | None:
-    """f(g x) beside g f(x) for the first feature map, in the channel that responds most.
-
-    g shifts one site less than the last map's stride: an odd number of sites, so that filters
-    which repeat every second site are told from filters that are the same everywhere.
-    """
-    chosen = int((data.test.labels == len(data.classes) - 1).nonzero()[0])
-    picture = data.test.pictures[chosen : chosen + 1]
-    first = network.first_features(picture)
-    if first.ndim != 4:
-        return None
-    stride = data.canvas // first.shape[-1]
-    sites = network.map_stride // stride - 1
-    moved = translate(picture, (sites * stride, sites * stride))
-    expected, found = translate(first, (sites, sites)), network.first_features(moved)
-    channel = int(first[0].var((1, 2)).argmax())
-    error = float((found - expected).norm() / expected.norm().clamp_min(1e-12))
-    shown = {
-        "picture": picture[0].mean(0),
-        "moved": moved[0].mean(0),
-        "of_moved": found[0, channel],
-        "moved_of": expected[0, channel],
-    }
-    lists = {name: np.round(values.numpy(), 3).tolist() for name, values in shown.items()}
-    return lists | {"error": error, "pixels": sites * stride}

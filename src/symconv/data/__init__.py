@@ -1,6 +1,7 @@
-"""Picture sets with train, validation, test and moved-test splits."""
+"""Picture sets: training, validation and test splits, the latter also moved and turned."""
 
-from symconv.data.pictures import PictureSet, Split, random_shifts
+from symconv.data.augmentation import random_shifts, random_turns
+from symconv.data.pictures import PictureSet, Split
 from symconv.data.source import Source, fingerprint
 
-__all__ = ["PictureSet", "Source", "Split", "fingerprint", "random_shifts"]
+__all__ = ["PictureSet", "Source", "Split", "fingerprint", "random_shifts", "random_turns"]

@@ -1,4 +1,4 @@
-"""Labelled pictures on one square canvas: centred for training, and moved for one of the tests."""
+"""Labelled pictures on one square canvas: centred for training, moved or turned for the tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from symconv.errors import StructureError
 
 MOVE_SEED = 20_000
 TURN_SEED = 30_000
+ANGLE_SEED = 40_000
 MIN_PER_CLASS = 10
 
 
@@ -39,15 +40,18 @@ class Split:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A set of pictures, split for training, tuning and two tests.
+    """A set of pictures, split for training, tuning and the tests.
 
     Args:
         name: What to call the set.
         classes: Class names, in the order of the labels.
         train: Training pictures, centred on the canvas.
         validation: Pictures that settings are chosen on.
+        validation_moved: The same, each displaced by a random whole offset.
+        validation_any_angle: The same, each turned by a random angle.
         test: Held-out pictures, centred.
         moved: The same held-out pictures, each displaced by a random whole offset.
+        any_angle: The same held-out pictures, each turned by a random angle (cubic splines).
         reach: Largest displacement of `moved`, in pixels along each axis.
         full_frame: Pictures fill the canvas (and move by their crop window) rather than lie on it.
     """
@@ -56,8 +60,11 @@ class PictureSet:
     classes: tuple[str, ...]
     train: Split
     validation: Split
+    validation_moved: Split
+    validation_any_angle: Split
     test: Split
     moved: Split
+    any_angle: Split
     reach: int
     full_frame: bool
 
@@ -146,6 +153,26 @@ def windows(frames: NDArray, canvas: int, moves: NDArray) -> NDArray:
     return np.stack(cut)
 
 
+def turned_by_splines(frames: NDArray, generator: np.random.Generator) -> NDArray:
+    """Turn each frame (N, C, f, f) about its centre by its own angle, uniform over the circle.
+
+    Cubic splines, as `scipy.ndimage.rotate` has them: not the bilinear resampling of
+    `random_turns`, so that a network trained on the one is tested on something else. What comes in
+    from beyond the frame is zero; a canvas in its middle is smaller than that by enough.
+    """
+    angles = generator.uniform(0, 360, len(frames))
+    turned = [
+        ndimage.rotate(frame, angle, axes=(1, 2), reshape=False, order=3)
+        for frame, angle in zip(frames, angles, strict=True)
+    ]
+    return np.stack(turned)
+
+
+def centred(frames: NDArray, canvas: int) -> NDArray:
+    """The canvas in the middle of each frame."""
+    return windows(frames, canvas, np.zeros((len(frames), 2), int))
+
+
 def border_level(pictures: NDArray) -> NDArray:
     """The median over the pictures' outermost pixels, per channel: the colour of the canvas."""
     ring = np.ones(pictures.shape[-2:], dtype=bool)
@@ -162,7 +189,7 @@ def assemble(
     reach: int,
     level: NDArray | None,
 ) -> PictureSet:
-    """Cut the canvases, move the test pictures and standardise by the training pictures alone.
+    """Cut the canvases, move and turn pictures, and standardise by the training pictures alone.
 
     Args:
         name: What to call the set.
@@ -173,15 +200,22 @@ def assemble(
         level: Value that becomes zero, per channel: the canvas's own colour, so that the zero
             padding of a layer continues the canvas. None (full-frame pictures) for the mean.
     """
-    cut = {k: windows(f, canvas, np.zeros((len(f), 2), int)) for k, (f, _) in frames.items()}
-    test = frames["test"][0]
-    moves = np.random.default_rng(MOVE_SEED).integers(-reach, reach + 1, (len(test), 2))
-    cut["moved"] = windows(test, canvas, moves)
+    cut = {k: centred(f, canvas) for k, (f, _) in frames.items()}
     zero = cut["train"].mean((0, 2, 3)) if level is None else level
     scale = cut["train"].std((0, 2, 3))
     scale = np.where(scale > 1e-6, scale, 1.0)  # constant pictures stay constant, not NaN
     labels = {k: y for k, (_, y) in frames.items()}
-    labels["moved"] = labels["test"]
+    for offset, key, moved, turned in (
+        (0, "test", "moved", "any_angle"),
+        (1, "validation", "validation_moved", "validation_any_angle"),
+    ):
+        whole = frames[key][0]
+        draw = np.random.default_rng(MOVE_SEED + offset)
+        cut[moved] = windows(whole, canvas, draw.integers(-reach, reach + 1, (len(whole), 2)))
+        draw = np.random.default_rng(ANGLE_SEED + offset)
+        on_zero = whole - zero[:, None, None]
+        cut[turned] = centred(turned_by_splines(on_zero, draw), canvas) + zero[:, None, None]
+        labels[moved] = labels[turned] = labels[key]
     splits = {}
     for key, pictures in cut.items():
         standard = (pictures - zero[:, None, None]) / scale[:, None, None]
@@ -231,26 +265,3 @@ def split_pictures(
         reach=reach,
         level=level,
     )
-
-
-def random_shifts(
-    pictures: Tensor, reach: int, full_frame: bool, generator: torch.Generator
-) -> Tensor:
-    """Displace each picture of a batch (N, C, H, W) by its own random whole offset.
-
-    What comes in at the edge is the canvas (zero), or for full-frame pictures the reflection.
-
-    Args:
-        pictures: The batch.
-        reach: Largest displacement along each axis, in pixels.
-        full_frame: The pictures fill the canvas.
-        generator: Source of the offsets.
-    """
-    count, _, height, width = pictures.shape
-    padded = F.pad(pictures, [reach] * 4, mode="reflect" if full_frame else "constant")
-    draw = torch.randint(0, 2 * reach + 1, (2, count, 1, 1), generator=generator)
-    y, x = draw.to(pictures.device)
-    rows = y + torch.arange(height, device=pictures.device).view(1, -1, 1)
-    columns = x + torch.arange(width, device=pictures.device).view(1, 1, -1)
-    item = torch.arange(count, device=pictures.device).view(-1, 1, 1)
-    return padded.permute(0, 2, 3, 1)[item, rows, columns].permute(0, 3, 1, 2).contiguous()

@@ -86,7 +86,15 @@ got 50; the network halves the canvas three times
 def fingerprint(pictures: PictureSet) -> str:
     """A short digest of the pictures and labels themselves, so that changed data is noticed."""
     digest = hashlib.sha256()
-    for split in (pictures.train, pictures.validation, pictures.test, pictures.moved):
+    for split in (
+        pictures.train,
+        pictures.validation,
+        pictures.validation_moved,
+        pictures.validation_any_angle,
+        pictures.test,
+        pictures.moved,
+        pictures.any_angle,
+    ):
         digest.update(split.pictures.numpy().tobytes())
         digest.update(split.labels.numpy().tobytes())
     return digest.hexdigest()[:16]

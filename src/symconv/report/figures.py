@@ -28,6 +28,7 @@ class Series:
         x: Positions.
         mean: Heights.
         spread: Half lengths of the bars; None for no bar.
+        hollow: Open markers and a dashed line.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Series:
     x: Sequence[float]
     mean: Sequence[float]
     spread: Sequence[float | None]
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,10 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
             color=series.colour,
             marker=series.marker,
             markersize=6,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
+            markerfacecolor="white" if series.hollow else series.colour,
+            markeredgecolor=series.colour if series.hollow else "white",
+            markeredgewidth=1.4 if series.hollow else 0.6,
+            linestyle=(0, (4, 2)) if series.hollow else "-",
             linewidth=1.6 if panel.joined else 0,
             elinewidth=1.2,
             capsize=2.5,
