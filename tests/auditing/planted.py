@@ -1,8 +1,8 @@
 """Networks with one planted fault each, whose layer is known, and sound ones that have none.
 
-A fault is (network, input, group, transform, layer): the audit must find the network broken under
-the transform and name the layer. A sound network is (network, input, group, transforms): it commutes
-with the transforms, so nobody may be accused of breaking them.
+A fault is (network, input, group, transform, layer): the audit must find the network broken
+under the transform and name the layer. A sound network is (network, input, group, transforms): it
+commutes with them, so no layer may be accused of breaking them.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 import symconv as sc
 
-C4, D4, O = (sc.groups.parse(name) for name in ("C4", "D4", "O"))
+C4, D4, CUBE = (sc.groups.parse(name) for name in ("C4", "D4", "O"))
 
 
 def conv(inside, outside, kernel=3, n=2, **options):
@@ -196,36 +196,35 @@ def shuffled(function):
     return nn.Sequential(conv(3, 6), function, nn.GELU(), conv(6, 4))
 
 
+def _broken_by_shifts():
+    """Name -> a network that a shift by one pixel shows to be broken, and the layer at fault."""
+    yield "zero padding", shuffled(conv(6, 6, padding_mode="zeros")), "1"
+    yield "reflection", shuffled(conv(6, 6, padding_mode="reflect")), "1"
+    yield "max pool", shuffled(nn.MaxPool2d(2)), "1"
+    yield "stride", shuffled(conv(6, 6, stride=2)), "1"
+    yield "stride in one axis", shuffled(conv(6, 6, stride=(2, 1))), "1"
+    yield "pool in forward", Between(lambda y: F.max_pool2d(y, 2)), ":max_pool2d"
+    yield "subsampling", Between(lambda y: y[:, :, ::2, ::2]), ":getitem"
+    yield "flip", Between(lambda y: y.flip(-1)), ":flip"
+    yield "positions", shuffled(Positions()), "1:add"
+    yield "coordinates", Between(Coordinates(), 8), "function:cat"
+    yield "unshared", shuffled(sc.nn.LocallyConnected2d(6, 6, 1, (16, 16))), "1"
+    yield "bias map", shuffled(weighted(sc.nn.BiasMap(6, (16, 16)))), "1"
+    yield "norm with a map", shuffled(weighted(nn.LayerNorm((6, 16, 16)))), "1"
+    yield "flattened", nn.Sequential(conv(3, 6), nn.Flatten(), nn.Linear(1536, 5)), "2"
+    yield "upsampling", shuffled(nn.Upsample(scale_factor=2.0, mode="bilinear")), "1"
+    padded = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(6, 6, 3))
+    yield "padded apart", shuffled(padded), "1.1"
+    yield "one head", Heads(padding_mode="zeros"), "heads.mask"
+
+
 def _faults():
-    x, small = picture(2, 3, 16, 16), picture(2, 1, 9, 9)
-    yield "zero padding", shuffled(conv(6, 6, padding_mode="zeros")), x, None, "shift 1", "1"
-    yield "reflection", shuffled(conv(6, 6, padding_mode="reflect")), x, None, "shift 1", "1"
-    yield "max pool", shuffled(nn.MaxPool2d(2)), x, None, "shift 1", "1"
-    yield "stride", shuffled(conv(6, 6, stride=2)), x, None, "shift 1", "1"
-    yield "stride in one axis", shuffled(conv(6, 6, stride=(2, 1))), x, None, "shift 1", "1"
-    yield (
-        "pool in forward",
-        Between(lambda y: F.max_pool2d(y, 2)),
-        x,
-        None,
-        "shift 1",
-        ":max_pool2d",
-    )
-    yield "subsampling", Between(lambda y: y[:, :, ::2, ::2]), x, None, "shift 1", ":getitem"
-    yield "flip", Between(lambda y: y.flip(-1)), x, None, "shift 1", ":flip"
-    yield "positions", shuffled(Positions()), x, None, "shift 1", "1:add"
-    yield "coordinates", Between(Coordinates(), 8), x, None, "shift 1", "function:cat"
-    yield "unshared", shuffled(sc.nn.LocallyConnected2d(6, 6, 1, (16, 16))), x, None, "shift 1", "1"
-    yield "bias map", shuffled(weighted(sc.nn.BiasMap(6, (16, 16)))), x, None, "shift 1", "1"
-    yield "norm with a map", shuffled(weighted(nn.LayerNorm((6, 16, 16)))), x, None, "shift 1", "1"
-    dense = nn.Sequential(conv(3, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 256, 5))
-    yield "flattened", dense, x, None, "shift 1", "3"
-    yield "upsampling", shuffled(nn.Upsample(scale_factor=2.0, mode="bilinear")), x, None, "shift 1", "1"  # fmt: skip
-    yield "token positions", Tokens(True), x, None, "shift 4", ":add"
-    yield "padded apart", shuffled(nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(6, 6, 3))), x, None, "shift 1", "1.1"  # fmt: skip
-    yield "one head", Heads(padding_mode="zeros"), x, None, "shift 1", "heads.mask"
+    for name, net, layer in _broken_by_shifts():
+        yield name, net, picture(2, 3, 16, 16), None, "shift 1", layer
+    yield "token positions", Tokens(True), picture(2, 3, 16, 16), None, "shift 4", ":add"
     volume = nn.Sequential(conv(1, 2, n=3), nn.AvgPool3d(2), nn.ReLU())
     yield "volume", volume, picture(1, 1, 6, 8, 8), None, "shift 1", "1"
+    small = picture(2, 1, 9, 9)
     plain = group_net(C4, between=[conv(8, 8, padding_mode="zeros")])
     yield "plain layer", plain, small, "C4", "turn 90", "2"
     layers = [m for m in group_net(C4) if not isinstance(m, nn.ReLU)]
@@ -240,31 +239,41 @@ def _faults():
     yield "causal", Causal(), picture(1, 1, 12), "mirror", "mirror", "conv"
 
 
-def _sound():
-    x, odd = picture(2, 3, 16, 16), picture(2, 1, 9, 9)
-    yield "circular", shuffled(nn.ReLU()), x, None, ["shift 1"]
-    yield "odd and oblong", shuffled(nn.ReLU(inplace=True)), picture(1, 3, 9, 14), None, ["shift 1"]
-    yield "depthwise", shuffled(conv(6, 6, 5, groups=6)), x, None, ["shift 1"]
-    yield "dilated", shuffled(conv(6, 6, dilation=2, padding=2)), x, None, ["shift 1"]
-    yield "norms", shuffled(nn.Sequential(nn.BatchNorm2d(6), nn.GroupNorm(2, 6))), x, None, ["shift 1"]  # fmt: skip
+def _sound_under_shifts():
+    """Name -> a network and the shift under which it is exact."""
+    yield "circular", shuffled(nn.ReLU()), 1
+    yield "written in place", shuffled(nn.ReLU(inplace=True)), 1
+    yield "depthwise", shuffled(conv(6, 6, 5, groups=6)), 1
+    yield "dilated", shuffled(conv(6, 6, dilation=2, padding=2)), 1
+    yield "norms", shuffled(nn.Sequential(nn.BatchNorm2d(6), nn.GroupNorm(2, 6))), 1
     padded = Between(lambda y: F.max_pool2d(F.pad(y, (1, 1, 1, 1), mode="circular"), 3, 1))
-    yield "padded in forward", padded, x, None, ["shift 1"]
-    yield "pooled", shuffled(nn.MaxPool2d(2)), x, None, ["shift 2"]
-    yield "strided", shuffled(conv(6, 6, 6, stride=4, padding=1)), x, None, ["shift 4"]
+    yield "padded in forward", padded, 1
+    yield "pooled", shuffled(nn.MaxPool2d(2)), 2
+    yield "strided", shuffled(conv(6, 6, 6, stride=4, padding=1)), 4
+    yield "skips", UNet(), 4
+    yield "modern", shuffled(Modern()), 1
+    yield "gate", shuffled(Gate(6)), 1
+    yield "attention", Tokens(False), 4
+    yield "class token", Tokens(False, True), 4
+    yield "attention by hand", shuffled(NonLocal()), 1
+    yield "Fourier", shuffled(Fourier()), 1
+    fewer = nn.Sequential(nn.PixelUnshuffle(2), conv(24, 24), nn.PixelShuffle(2))
+    yield "pixel shuffle", shuffled(fewer), 2
+    yield "heads", Heads(), 1
+
+
+def _sound():
+    for name, net, step in _sound_under_shifts():
+        yield name, net, picture(2, 3, 16, 16), None, [f"shift {step}"]
+    yield "oblong", shuffled(nn.ReLU()), picture(1, 3, 9, 14), None, ["shift 1"]
     resnet = resnet18(classes=5, padding_mode="circular", width=4)
     resnet.maxpool = nn.Sequential(nn.CircularPad2d(1), nn.MaxPool2d(3, 2))
     yield "residual", resnet, picture(1, 3, 64, 64), None, ["shift 32"]
-    yield "skips", UNet(), x, None, ["shift 4"]
-    yield "modern", shuffled(Modern()), x, None, ["shift 1"]
-    yield "gate", shuffled(Gate(6)), x, None, ["shift 1"]
-    yield "attention", Tokens(False), x, None, ["shift 4"]
-    yield "class token", Tokens(False, True), x, None, ["shift 4"]
-    yield "attention by hand", shuffled(NonLocal()), x, None, ["shift 1"]
-    yield "Fourier", shuffled(Fourier()), x, None, ["shift 1"]
-    yield "shuffle", shuffled(nn.Sequential(nn.PixelUnshuffle(2), conv(24, 24), nn.PixelShuffle(2))), x, None, ["shift 2"]  # fmt: skip
-    yield "heads", Heads(), x, None, ["shift 1"]
-    yield "line", nn.Sequential(conv(2, 4, n=1), nn.GELU(), nn.MaxPool1d(3)), picture(1, 2, 12), None, ["shift 3"]  # fmt: skip
-    yield "volume", nn.Sequential(conv(1, 2, n=3), nn.ReLU()), picture(1, 1, 4, 5, 6), None, ["shift 1"]  # fmt: skip
+    line = nn.Sequential(conv(2, 4, n=1), nn.GELU(), nn.MaxPool1d(3))
+    yield "line", line, picture(1, 2, 12), None, ["shift 3"]
+    volume = nn.Sequential(conv(1, 2, n=3), nn.ReLU())
+    yield "volume", volume, picture(1, 1, 4, 5, 6), None, ["shift 1"]
+    odd = picture(2, 1, 9, 9)
     yield "C4", group_net(C4), odd, "C4", ["turn 90", "turn 180", "turn 270"]
     yield "C4, strided", group_net(C4, stride=2), odd, "C4", ["turn 90"]
     plain = nn.Sequential(nn.Flatten(1), nn.Linear(2, 3))
@@ -274,20 +283,24 @@ def _sound():
     yield "D4", norm, odd, "D4", ["turn 90", "mirror", "mirror 90"]
     field = group_net(D4, out=D4.vector(2), head=False).append(nn.Tanh())
     yield "D4, vectors", field, odd, "D4", ["turn 90", "mirror", "mirror 270"]
-    twin = nn.Sequential(*(m.to_conv() if hasattr(m, "to_conv") else m for m in group_net(C4)))
-    yield "twin of plain layers", twin, odd, "C4", ["turn 90"]
-    yield "O", group_net(O, n=3), picture(1, 1, 3, 3, 3), "O", ["turn"]
+    turns = ["turn 90 of axes +0 -2 +1", "turn 90 of axes -1 +0 +2"]
+    yield "O", group_net(CUBE, n=3), picture(1, 1, 3, 3, 3), "O", turns
     mirror = sc.groups.parse("mirror")
     yield "mirror", group_net(mirror, n=1), picture(1, 1, 9), "mirror", ["mirror"]
 
 
+def twin():
+    """A network of C4 written as plain convolutions, which declare no fields."""
+    return nn.Sequential(*(m.to_conv() if hasattr(m, "to_conv") else m for m in group_net(C4)))
+
+
 def faults():
-    """All faults by name."""
+    """Name -> (network, input, group, transform, layer)."""
     torch.manual_seed(0)
     return {name: (net.double(), *rest) for name, net, *rest in _faults()}
 
 
 def sound():
-    """All sound networks by name."""
+    """Name -> (network, input, group, transforms)."""
     torch.manual_seed(0)
     return {name: (net.double(), *rest) for name, net, *rest in _sound()}

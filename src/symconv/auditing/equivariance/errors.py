@@ -78,10 +78,7 @@ def difference(
     if masks[0] is None and masks[1] is None:
         (apart, size), inside = _norms(got, expected), None
     else:
-        two = [
-            _energy(got, expected, layout, dimension),
-            _energy(None, expected, layout, dimension),
-        ]
+        two = [_energy(a, expected, layout, dimension) for a in (got, None)]
         (apart, size), within = ([_over(e, mask) for e in two] for mask in masks)
         some = masks[1] is not None and bool(masks[1].any())
         inside = _relative(*within) if some else None

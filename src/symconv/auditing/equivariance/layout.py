@@ -72,6 +72,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
         return tuple(k + _size(a) for k, a in zip(self.lead, self.axes, strict=True))
 
     def total(self, label: str) -> int:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from symconv.auditing.equivariance.layout import Layout, LostError
 from symconv.lattice.groups import Element, Group, parse
-from symconv.lattice.representations import Field
 from symconv.transforms import act, rescale, rotate
 
 Space = tuple[int, ...]
@@ -196,7 +195,7 @@ def _last(x: Tensor, axes: Axes, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def element_name(element: Element) -> str:
-    """ "turn 90", "mirror", "rotate 45" and the like.
+    """What an element is called in the report: "turn 90", "mirror", "rotate 45" and the like.
 
     Example:
         >>> [element_name(e) for e in parse("D4").elements[1:]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -59,10 +60,12 @@ class Picture:
 
     @property
     def dimension(self) -> int:
+        """Axes of space."""
         return len(self.size)
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the maps."""
         return next(t.dtype for _, t in self.call.tensors() if self.holds(t))
 
     def holds(self, x: Tensor) -> bool:
@@ -74,7 +77,7 @@ class Picture:
         field = self.field
         if field is not None and field.channels != x.shape[1]:
             field = None
-        return Layout.channels_first(x.shape, [1] * self.dimension, field)
+        return Layout.channels_first(x.shape, [Fraction(1)] * self.dimension, field)
 
     def seen_as(self, source: str) -> Picture:
         """The picture as given, or "smooth": band-limited and faded out."""

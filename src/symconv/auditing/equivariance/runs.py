@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ from symconv.auditing.equivariance.watch import (
     transformed,
     unwatched,
 )
-
 
 NOT_CALLED = "it was not called"
 
@@ -50,7 +50,7 @@ class Shelf:
         place = self.file.tell()
         flat = x.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            self.file.write(memoryview(flat.view(torch.uint8).numpy()))
+            self.file.write(_bytes(flat))
         return Kept(self, place, tuple(x.shape), x.dtype, x.device)
 
 
@@ -65,11 +65,17 @@ class Kept:
     device: torch.device
 
     def get(self) -> Tensor:
+        """The tensor again."""
         x = torch.empty(self.shape, dtype=self.dtype)
         if x.numel():
             self.shelf.file.seek(self.place)
-            self.shelf.file.readinto(memoryview(x.reshape(-1).view(torch.uint8).numpy()))
+            self.shelf.file.readinto(_bytes(x))
         return x.to(self.device)
+
+
+def _bytes(x: Tensor) -> Any:
+    """The memory of a contiguous tensor."""
+    return memoryview(x.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 @dataclass
@@ -103,10 +109,12 @@ class FirstRun(Visitor):
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def before(self, step: Step) -> None:
+        """Keep what the step may overwrite."""
         self._versions = [t._version for t, _ in step.given]
         self._held = [(t, t.clone()) for t, _ in step.given] if step.writes else []
 
     def after(self, step: Step) -> None:
+        """Keep its outputs, and measure it alone."""
         written = [t._version for t, _ in step.given] != self._versions
         scale = max(root_mean_square(t) for t, _ in step.given) if not written else 0.0
         trace = Trace(
@@ -190,6 +198,7 @@ class MovedRun(Visitor):
         self.errors: list[Error | str] = [NOT_CALLED] * len(traces)
 
     def after(self, step: Step) -> None:
+        """Compare its outputs with those of the first run."""
         places = self.waiting.get(step.name)
         if places:
             place = places.pop(0)

@@ -11,18 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from symconv.auditing.call import tensors_of
-from symconv.auditing.equivariance.follow import (
-    REARRANGE,
-    Operation,
-    first_channels,
-    follow,
-    guess,
-    plain_name,
-)
+from symconv.auditing.equivariance.follow import first_channels, follow, guess
 from symconv.auditing.equivariance.layout import CHANNELS, Layout, LostError
+from symconv.auditing.equivariance.operations import REARRANGE, Operation, plain_name
 from symconv.lattice.representations import Field
 
 _MARK = "_symconv_mark"
@@ -282,7 +276,7 @@ def is_layer(module: nn.Module) -> bool:
 
 def _is_measured(step: Step) -> bool:
     """Not merely another arrangement of the same numbers, and all its inputs are known."""
-    if step.op.module is None and step.op.name in REARRANGE or _is_pad(step.op):
+    if (step.op.module is None and step.op.name in REARRANGE) or _is_pad(step.op):
         return False
     return bool(step.given) and all(m.layout is not None for _, m in step.given)
 
@@ -315,4 +309,4 @@ def replaced(value: Any, new: dict[int, Tensor]) -> Any:
     """Arguments with some tensors replaced, by identity."""
     if isinstance(value, Tensor):
         return new.get(id(value), value)
-    return torch.utils._pytree.tree_map(lambda v: new.get(id(v), v), value)
+    return tree_map(lambda v: new.get(id(v), v), value)
