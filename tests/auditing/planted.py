@@ -7,10 +7,10 @@ commutes with them, so no layer may be accused of breaking them.
 
 import torch
 import torch.nn.functional as F
-from networks import resnet18
 from torch import nn
 
 import symconv as sc
+from auditing.networks import resnet18
 
 C4, D4, CUBE = (sc.groups.parse(name) for name in ("C4", "D4", "O"))
 

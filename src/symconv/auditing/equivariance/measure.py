@@ -239,9 +239,9 @@ def _rows(
 def _unmoved(move: Move, traces: Sequence[Trace]) -> str | None:
     """What is assumed of a network without fields."""
     layouts = [layout for trace in traces for layout in trace.inputs]
-    if move.element is None or any(layout.field is not None for layout in layouts):
+    if move.element is None or all(layout.field is not None for layout in layouts):
         return None
-    return "channels of all layers are taken to stay where they are"
+    return "channels of layers without a field are taken to stay where they are"
 
 
 def _unusual(move: Move) -> str | None:
