@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -108,12 +108,13 @@ def _energy(got: Tensor | None, expected: Tensor, layout: Layout, dimension: int
     """The squared difference (or squares, without `got`) at each position, all channels summed."""
     tensors = [canonical(t, layout, dimension) for t in (expected, got) if t is not None]
     space = tensors[0].shape[2:]
-    rows = [t.reshape(-1, space.numel()) for t in tensors]
     total = torch.zeros(space.numel(), dtype=torch.float64, device=expected.device)
-    for parts in zip(*(r.split(max(1, _CHUNK // space.numel())) for r in rows), strict=True):
-        apart = parts[0] if got is None else parts[0] - parts[1]
-        apart = apart.float() if apart.element_size() < 4 else apart
-        total += (apart * apart).sum(0)
+    few = max(1, _CHUNK // space.numel())
+    for items in zip(*tensors, strict=True):
+        for parts in zip(*(item.split(few) for item in items), strict=True):
+            apart = parts[0] if got is None else parts[0] - parts[1]
+            apart = (apart.float() if apart.element_size() < 4 else apart).flatten(1)
+            total += (apart * apart).sum(0)
     return total.view(space)
 
 
@@ -121,9 +122,15 @@ def _over(energy: Tensor, mask: Tensor | None) -> float:
     return math.sqrt(float((energy if mask is None else energy[mask.to(energy.device)]).sum()))
 
 
-def _chunks(x: Tensor) -> Sequence[Tensor]:
-    flat = x.reshape(-1)
-    return (flat.float() if x.element_size() < 4 else flat).split(_CHUNK)
+def _chunks(x: Tensor) -> Iterator[Tensor]:
+    """All numbers of a tensor in its logical order, a few at a time; large ones are not copied."""
+    if x.numel() <= _CHUNK:
+        yield (x.float() if x.element_size() < 4 else x).reshape(-1)
+    elif len(x) == 1:
+        yield from _chunks(x[0])
+    else:
+        for part in x.split(max(1, _CHUNK // x[0].numel())):
+            yield from _chunks(part)
 
 
 def _square(x: Tensor) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import torch
@@ -118,30 +119,63 @@ def _amount(number: Fraction) -> str:
 
 def shifted(x: Tensor, axes: Axes, steps: Sequence[Fraction]) -> Tensor:
     """Shift some axes: rolled where the step is whole, else by their Fourier series."""
-    whole = [(a, int(t)) for a, t in zip(axes, steps, strict=True) if t.denominator == 1]
-    whole = [(a, t) for a, t in whole if t % x.shape[a]]
-    if whole:
-        x = x.roll([t for _, t in whole], [a for a, _ in whole])
-    for axis, step in zip(axes, steps, strict=True):
-        if step.denominator == 1 or x.shape[axis] == 1:
-            continue
-        if x.shape[axis] > _LONG:
-            x = _fourier(x.double(), axis, step).to(x.dtype)
-        else:
-            x = _times(_shifting(x.shape[axis], step), x, axis)
-    return x
+    whole = {a: int(t) % x.shape[a] for a, t in zip(axes, steps, strict=True) if t == int(t)}
+    if any(whole.values()):
+        x = _rolled(x, whole)
+    rest = [(a, t) for a, t in zip(axes, steps, strict=True) if t != int(t) and x.shape[a] > 1]
+
+    def between(y: Tensor) -> Tensor:
+        for axis, step in rest:
+            if y.shape[axis] > _LONG:
+                y = _fourier(y.double(), axis, step).to(y.dtype)
+            else:
+                y = _times(_shifting(y.shape[axis], step), y, axis)
+        return y
+
+    return _by_parts(x, axes, between) if rest else x
+
+
+def _rolled(x: Tensor, steps: dict[int, int]) -> Tensor:
+    """`torch.roll` along several axes, without a copy for each."""
+    y = torch.empty_like(x)
+    halves = [
+        ((0, x.shape[axis] - step, step), (x.shape[axis] - step, step, 0))
+        for axis, step in steps.items()
+    ]
+    for parts in product(*halves):
+        here, there = x, y
+        for axis, (start, length, to) in zip(steps, parts, strict=True):
+            here, there = here.narrow(axis, start, length), there.narrow(axis, to, length)
+        there.copy_(here)
+    return y
 
 
 def _times(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     """A matrix applied along an axis."""
     y = x.float() if x.element_size() < 4 else x
     y = y.movedim(axis, -1)
-    shape = (*y.shape[:-1], len(matrix))
-    y = (y.reshape(-1, y.shape[-1]) @ matrix.t().to(y)).view(shape)
-    return y.movedim(-1, axis).to(x.dtype)
+    done = y.reshape(-1, y.shape[-1]) @ matrix.t().to(y)
+    return done.view(*y.shape[:-1], len(matrix)).movedim(-1, axis).to(x.dtype)
+
+
+def _by_parts(x: Tensor, axes: Axes, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A change of some axes, to a few entries of another axis at a time, which saves memory."""
+    other = next((a for a in range(x.ndim) if a not in axes and x.shape[a] > 1), None)
+    if other is None or x.numel() <= _MANY:
+        return change(x)
+    size, few, y = x.shape[other], max(1, _MANY * x.shape[other] // x.numel()), None
+    for place in range(0, size, few):
+        done = change(x.narrow(other, place, min(few, size - place)))
+        if y is None:
+            shape = list(done.shape)
+            shape[other] = size
+            y = done.new_empty(shape)
+        y.narrow(other, place, done.shape[other]).copy_(done)
+    return x if y is None else y
 
 
 _LONG = 512  # up to here a product with a matrix is quicker than two transforms
+_MANY = 1 << 18  # numbers worked on at a time, to save memory
 
 
 @lru_cache(maxsize=256)
@@ -163,12 +197,15 @@ def _fourier(x: Tensor, axis: int, step: Fraction) -> Tensor:
 
 def of_element(element: Element, name: str | None = None) -> Move:
     """The action of an element of a group."""
-    exact = element.exact if hasattr(element, "exact") else True
+    exact = element.exact
+
+    def turned(x: Tensor) -> Tensor:
+        return _on_background(x, lambda y: act(element, y))
 
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
         if exact:
             return _permuted(x, axes, element.matrix)
-        return _last(x, axes, lambda y: _on_background(y, lambda z: act(element, z)))
+        return _by_parts(x, axes, lambda y: _last(y, axes, turned))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return act(element, m) if exact else act(element, m.double()) > 0.999
@@ -229,8 +266,11 @@ def _signed(matrix: np.ndarray) -> str:
 def rotation(degrees: float) -> Move:
     """A rotation of the last two axes about their centre."""
 
+    def turned(x: Tensor) -> Tensor:
+        return _on_background(x, lambda y: _rotated(y, degrees))
+
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
-        return _last(x, axes, lambda y: _on_background(y, lambda z: _rotated(z, degrees)))
+        return _by_parts(x, axes, lambda y: _last(y, axes, turned))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return rotate(m.double(), degrees) > 0.999
@@ -246,13 +286,21 @@ def _on_background(x: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _rotated(x: Tensor, degrees: float) -> Tensor:
-    """`rotate` with mode "circular", its shears as products with matrices where that is quicker."""
+    """`rotate` with mode "circular"; on small maps as products with matrices, which are quicker."""
+    small = max(x.shape[-2:]) <= _SMALL and x.element_size() >= 4
+    return _sheared(x, degrees) if small else rotate(x, degrees, "circular")
+
+
+_SMALL = 64  # longest side
+
+
+def _sheared(x: Tensor, degrees: float) -> Tensor:
+    """The rotation by three shears, one matrix for each line."""
     quarters = round(degrees / 90)
-    height, width = x.shape[-2:] if quarters % 2 == 0 else x.shape[:-3:-1]
-    if max(height, width) > _LONG // 4 or x.dtype in (torch.float16, torch.bfloat16):
-        return rotate(x, degrees, "circular")
     angle = math.radians(degrees - 90 * quarters)
-    y = x.rot90(quarters % 4, (-2, -1)).reshape(-1, height, width)
+    y = x.rot90(quarters % 4, (-2, -1))
+    height, width = y.shape[-2:]
+    y = y.reshape(-1, height, width)
     rows = _shearing(width, height, math.tan(angle / 2)).to(y)
     columns = _shearing(height, width, -math.sin(angle)).to(y)
     y = rows @ y.permute(1, 2, 0)  # (height, width, rest)
@@ -288,11 +336,14 @@ def rescaling(factor: float) -> Move:
     """Another size, frequencies that the new grid cannot hold removed."""
 
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
-        for axis in axes:
-            if round(x.shape[axis] * factor) < 1:
-                raise LostError(f"a map of {x.shape[axis]} positions cannot be so small")
-            x = _times(_scaling(x.shape[axis], factor), x, axis)
-        return x
+        def smaller(y: Tensor) -> Tensor:
+            for axis in axes:
+                y = _times(_scaling(x.shape[axis], factor), y, axis)
+            return y
+
+        if min(round(x.shape[axis] * factor) for axis in axes) < 1:
+            raise LostError("a map too small to be rescaled")
+        return _by_parts(x, axes, smaller)
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         for axis, size in enumerate(m.shape):

@@ -166,6 +166,7 @@ def _error(
 ) -> Error:
     with unwatched():
         expected = move.on(plain, layout, dimension)
+        del plain  # it may be large, and is not needed any more
         if got.shape != expected.shape:
             raise LostError(f"its output is {tuple(got.shape)}, {tuple(expected.shape)} expected")
         return difference(got, expected, layout, move, dimension, interior, scale)
