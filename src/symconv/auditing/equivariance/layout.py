@@ -141,6 +141,8 @@ class Layout:
         Raises:
             LostError: The new sizes cannot be cut as the old ones.
         """
+        if self.shape == tuple(shape):
+            return self
         axes = list[Axis]()
         for digits, lead, size in zip(self.axes, self.lead, shape, strict=True):
             minor = _size(digits[1:])

@@ -153,8 +153,12 @@ def _rolled(x: Tensor, steps: dict[int, int]) -> Tensor:
 def _times(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     """A matrix applied along an axis."""
     y = x.float() if x.element_size() < 4 else x
+    matrix, behind = matrix.to(y), math.prod(x.shape[axis + 1 :])
+    if behind > _FEW:
+        done = matrix @ y.reshape(-1, y.shape[axis], behind)
+        return done.view(*x.shape[:axis], len(matrix), *x.shape[axis + 1 :]).to(x.dtype)
     y = y.movedim(axis, -1)
-    done = y.reshape(-1, y.shape[-1]) @ matrix.t().to(y)
+    done = y.reshape(-1, y.shape[-1]) @ matrix.t()
     return done.view(*y.shape[:-1], len(matrix)).movedim(-1, axis).to(x.dtype)
 
 
@@ -175,6 +179,7 @@ def _by_parts(x: Tensor, axes: Axes, change: Callable[[Tensor], Tensor]) -> Tens
 
 
 _LONG = 512  # up to here a product with a matrix is quicker than two transforms
+_FEW = 8  # products of smaller matrices, one after the other, are slow
 _MANY = 1 << 18  # numbers worked on at a time, to save memory
 
 

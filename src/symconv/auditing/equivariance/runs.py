@@ -23,7 +23,6 @@ from symconv.auditing.equivariance.watch import (
     Watch,
     replaced,
     transformed,
-    unwatched,
 )
 
 NOT_CALLED = "it was not called"
@@ -136,7 +135,7 @@ class FirstRun(Visitor):
         originals = {id(t): copy for t, copy in self._held}
 
         def on(x: Tensor, layout: Layout) -> Tensor:
-            with unwatched():
+            with torch._C.DisableTorchFunction():
                 return move.on(originals.get(id(x), x), layout, self.dimension)
 
         try:
@@ -164,7 +163,7 @@ def _error(
     interior: Tensor | None,
     scale: float,
 ) -> Error:
-    with unwatched():
+    with torch._C.DisableTorchFunction():
         expected = move.on(plain, layout, dimension)
         del plain  # it may be large, and is not needed any more
         if got.shape != expected.shape:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -107,10 +106,15 @@ class Watch(TorchFunctionMode):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Within, nothing is watched."""
+        """Within, nothing is watched, and our own arithmetic is shown to no mode.
+
+        Not even to the one that copies parameters before they are written to: what a layer writes
+        when it is called once more, it wrote, and had copied, the first time.
+        """
         before, self.quiet = self.quiet, True
         try:
-            yield
+            with _disable_current_modes():
+                yield
         finally:
             self.quiet = before
 
@@ -161,9 +165,13 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         raw = getattr(func, "__name__", "")
         step.writes |= raw.endswith("_") or bool(kwargs.get("inplace"))
-        with self.aside():
-            self._before(step)
+        self._before(step)
+        self.quiet = True
+        try:
             output = func(*args, **kwargs)
+        finally:
+            self.quiet = False
+        with self.aside():
             if name == "setitem":
                 target = args[0]
                 if not isinstance(getattr(target, _MARK, None), Mark):
@@ -231,13 +239,6 @@ class Watch(TorchFunctionMode):
                 return None
             return getattr(source, _MARK).layout
         return layout
-
-
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """Within, torch's operations are shown to no mode: our own arithmetic costs what it costs."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
-        yield
 
 
 def mark(x: Tensor, layout: Layout | None) -> None:
