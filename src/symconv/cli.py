@@ -146,12 +146,12 @@ def compare(
         str, typer.Option(help="params or macs, or with a limit: params=50000.")
     ] = "params",
     seeds: Annotated[int, typer.Option(help="Runs per structure and training size.")] = 3,
-    steps: Annotated[int, typer.Option(help="Training steps of a run.")] = 200,
-    batch: Annotated[int, typer.Option(help="Pictures in a step.")] = 64,
+    steps: Annotated[int, typer.Option(help="Training steps of a run.")] = 250,
+    batch: Annotated[int, typer.Option(help="Pictures in a step.")] = 48,
     sizes: Annotated[str, typer.Option(help="Training pictures of the curve.")] = "100,1000",
     rates: Annotated[
         str, typer.Option("--learning-rates", help="Tried for each structure.")
-    ] = "0.005,0.015",
+    ] = "0.005,0.01",
     equal_time: Annotated[
         bool, typer.Option(help="Also train all for the slowest one's time.")
     ] = True,

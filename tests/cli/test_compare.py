@@ -56,7 +56,8 @@ def test_help_has_an_example():
 def test_the_tables_on_stdout_and_the_page(tmp_path):
     found = call("compare", "digits", "--structures=dense,conv", f"--out={tmp_path}", *TINY)
     assert found.exit_code == 0, found.output
-    assert "shift error" in found.stdout.replace("shift   ", "shift error")
+    assert "equivariance error, before > after training" in found.stdout
+    assert "any angle" in found.stdout
     assert f"page: {tmp_path / 'compare.html'}" in found.stdout.replace("\n", "")
     assert max(map(len, found.stdout.splitlines()[:-1])) <= 80
     assert (tmp_path / "compare.html").stat().st_size > 50_000

@@ -7,8 +7,8 @@ from symconv.comparison.counting import (
     cost,
     count,
     fitting_width,
+    own_budget,
     settle,
-    twin_budget,
 )
 from symconv.comparison.structures import ROWS, STRUCTURES, Options, bands
 from symconv.errors import StructureError
@@ -17,7 +17,7 @@ from symconv.models import Place, widest
 SHAPE = (1, 16, 16)
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("params", 20_000), ("macs", 400_000)])
+@pytest.mark.parametrize(("kind", "limit"), [("params", 20_000), ("macs", 2_000_000)])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_width_meets_the_budget_and_one_more_breaks_it(row, kind, limit):
     budget = Budget(kind, limit)
@@ -27,24 +27,46 @@ def test_the_width_meets_the_budget_and_one_more_breaks_it(row, kind, limit):
     assert within <= limit < beyond
 
 
-def test_the_twin_of_equal_macs_is_as_wide_as_they_allow():
-    budget, row = Budget("params", 20_000), STRUCTURES["conv-wide"]
-    own = twin_budget(STRUCTURES["C4"], budget, SHAPE, 10, Options())
-    turned = build(STRUCTURES["C4"], SHAPE, 1, 10, Options())
-    assert own.kind == "macs"
-    assert own.limit > cost(turned, "macs")
+@pytest.mark.parametrize("row", [r for r in ROWS if r.work], ids=lambda row: row.name)
+def test_rows_of_equal_work_are_as_wide_as_that_allows(row):
+    budget = settle(Budget(), SHAPE, 10, Options())
+    conv = build(STRUCTURES["conv"], SHAPE, 24, 10, Options())
+    own = own_budget(row, budget, SHAPE, 10, Options())
     width = fitting_width(row, own, SHAPE, 10, Options())
-    assert width > fitting_width(row, budget, SHAPE, 10, Options())
-    assert cost(build(row, SHAPE, width, 10, Options()), "macs") <= own.limit
-    assert cost(build(row, SHAPE, width + 1, 10, Options()), "macs") > own.limit
+    limit = 1.01 * row.work * cost(conv, "macs")
+    assert cost(build(row, SHAPE, width, 10, Options()), "macs") <= limit
+    assert cost(build(row, SHAPE, width + 1, 10, Options()), "macs") > limit
+
+
+@pytest.mark.parametrize("name", ["C4", "C8", "D4"])
+def test_default_groups_have_convs_work_to_a_percent_and_far_fewer_weights(name):
+    budget = settle(Budget(), SHAPE, 10, Options())
+    own = own_budget(STRUCTURES[name], budget, SHAPE, 10, Options())
+    width = fitting_width(STRUCTURES[name], own, SHAPE, 10, Options())
+    network = build(STRUCTURES[name], SHAPE, width, 10, Options())
+    conv = build(STRUCTURES["conv"], SHAPE, 24, 10, Options())
+    assert cost(network, "macs") / cost(conv, "macs") == pytest.approx(1, abs=0.01)
+    assert cost(network, "params") < 0.3 * cost(conv, "params")
+
+
+def test_turned_rows_differ_from_their_own_only_in_what_they_are_shown():
+    for name in ("conv", "C4", "C8", "D4", "D8", "C16"):
+        row, turned = STRUCTURES[name], STRUCTURES[f"{name}+turns"]
+        assert row.augment is None
+        assert turned.augment is not None
+        assert (row.build, row.norm, row.work) == (turned.build, turned.norm, turned.work)
+        assert turned.chosen_on == "validation_any_angle"
+        assert turned.beside == (None if name == "conv" else "conv+turns")
 
 
 def test_counts_of_a_convolution_by_hand():
     found = count(build(STRUCTURES["conv"], SHAPE, 4, 10, Options()))
-    layers = 25 * 4 + 9 * 4 * 8 + 9 * 8 * 16
-    assert found.parameters == layers + (4 + 8 + 16) * 3 + 16 * 10 + 10
-    assert found.macs == 256 * 100 + 64 * 9 * 32 + 16 * 9 * 128 + 160
-    assert found.connections == found.macs, "circular windows on these sizes repeat no pair"
+    layers = 25 * 4 + 25 * 4 * 8 + 25 * 8 * 16
+    assert found.parameters == layers + (4 + 8 + 16) * 3 + 16 * 2 + 16 * 10 + 10
+    assert found.macs == 256 * 100 + 64 * 25 * 32 + 16 * 25 * 128 + 160
+    on_map = [sum(min(i + 2, n - 1) - max(i - 2, 0) + 1 for i in range(n)) for n in (16, 8, 4)]
+    within = [count**2 for count in on_map]
+    assert found.connections == within[0] * 4 + within[1] * 32 + within[2] * 128 + 160
     assert (found.fan_in, found.inputs) == (25, 256)
 
 
@@ -55,10 +77,11 @@ def test_sharing_changes_weights_and_not_operations():
     assert counts["local"].parameters > 10 * counts["conv"].parameters
 
 
-def test_the_default_budget_is_what_the_local_network_needs():
-    budget = settle(Budget("params"), STRUCTURES["local"], SHAPE, 10, Options())
+def test_the_default_budget_is_what_the_convolution_needs_and_leaves_the_local_one_a_width():
+    budget = settle(Budget("params"), SHAPE, 10, Options())
+    assert fitting_width(STRUCTURES["conv"], budget, SHAPE, 10, Options()) == 24
     assert fitting_width(STRUCTURES["local"], budget, SHAPE, 10, Options()) == 4
-    assert settle(Budget("params", 7), STRUCTURES["local"], SHAPE, 10, Options()).limit == 7
+    assert settle(Budget("params", 7), SHAPE, 10, Options()).limit == 7
 
 
 def test_budgets_that_cannot_be():
@@ -110,19 +133,3 @@ def test_bands_leave_no_gap_on_any_map(height, count):
     labels = bands((height, 2), count).unique().tolist()
     assert labels == list(range(len(labels)))
     assert len(labels) <= count
-
-
-def test_the_twin_has_the_other_rows_multiply_accumulates():
-    budget = Budget("params", 40_000)
-    own = twin_budget(STRUCTURES["C4"], budget, SHAPE, 10, Options())
-    width = fitting_width(STRUCTURES["conv-wide"], own, SHAPE, 10, Options())
-    group = build(
-        STRUCTURES["C4"],
-        SHAPE,
-        fitting_width(STRUCTURES["C4"], budget, SHAPE, 10, Options()),
-        10,
-        Options(),
-    )
-    twin = build(STRUCTURES["conv-wide"], SHAPE, width, 10, Options())
-    assert 0.9 < cost(twin, "macs") / cost(group, "macs") <= 1
-    assert cost(twin, "params") > 1.5 * cost(group, "params")

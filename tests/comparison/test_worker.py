@@ -7,7 +7,7 @@ import torch
 from symconv.comparison.counting import build
 from symconv.comparison.packing import pack, unpack
 from symconv.comparison.runs import Run
-from symconv.comparison.structures import ROWS, STRUCTURES, TESTS, Options
+from symconv.comparison.structures import ROWS, STRUCTURES, TESTS, TRANSFORMS, Options
 from symconv.data import Source
 from symconv.models import Place
 
@@ -16,8 +16,6 @@ with warnings.catch_warnings():
     from symconv.comparison import worker
 
 SOURCE = Source("digits", limit=300)
-COMMUTING = ("conv", "conv-wide", "C4", "D4")
-FIRST = Place((1, 16, 16), 4, 5, 1, first=True)
 
 
 def run(structure, **changes):
@@ -36,6 +34,8 @@ def test_a_run_gives_everything_that_the_page_shows(row):
     assert correct.mean() == pytest.approx(found["accuracy"]["moved"])
     assert found["filters"][0]["values"]
     flat = ("dense", "dense+shifts", "sparse")
+    assert set(found["errors"]) == set(found["errors_before"]) == set(TRANSFORMS)
+    assert found["errors"] != found["errors_before"]
     assert (found["maps"] is None) == (row.name in flat)
     assert found["other_sizes"] == (row.name not in (*flat, "local", "region"))
     assert bool(found["other_sizes_reason"]) != found["other_sizes"]
@@ -51,6 +51,29 @@ def test_a_run_is_a_function_of_its_description_and_leaves_the_caller_alone():
     assert torch.get_num_threads() == threads
     assert without_times(run("sparse")) == without_times(first)
     assert without_times(run("sparse", seed=1)) != without_times(first)
+
+
+def test_rates_are_chosen_on_pictures_changed_as_the_training_pictures_are():
+    chosen = {row.name: row.chosen_on for row in ROWS}
+    for row in ROWS:
+        kind = row.name.partition("+")[2]
+        expected = {"": "", "shifts": "_moved", "turns": "_any_angle"}[kind]
+        assert chosen[row.name] == f"validation{expected}"
+    data = worker.load(SOURCE)
+    seen = []
+    genuine = worker.validate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "validate", lambda n, split: seen.append(split) or genuine(n, split))
+        for name in ("conv", "dense+shifts", "C4+turns"):
+            run(name, final=False, inspect=False)
+    splits = data.validation, data.validation_moved, data.validation_any_angle
+    assert all(a is b for a, b in zip(seen, splits, strict=True))
+
+
+def test_turned_training_pictures_reach_the_network():
+    plain, turned = run("conv", steps=1), run("conv+turns", steps=1)
+    assert plain["loss"] != turned["loss"]
+    assert plain["errors_before"] == turned["errors_before"], "the same network, drawn by its seed"
 
 
 def test_tuning_never_sees_the_test_pictures():
@@ -80,30 +103,23 @@ def test_tuning_cannot_touch_the_held_out_pictures(row, monkeypatch):
         run(row.name)
 
 
-SHARED = ("conv", "conv-wide", "conv-wider", "C4", "D4")
-
-
-def untrained(row, width=8):
+def untrained(row):
     torch.manual_seed(0)
-    return build(row, (1, 16, 16), width, 10, Options()).eval()
+    return build(row, (1, 16, 16), 2 if row.beside else 8, 10, Options()).eval()
 
 
-def test_convolutions_commute_with_shifts_and_the_others_do_not():
-    pictures = worker.load(SOURCE).test.pictures
-    with torch.no_grad():
-        errors = {r.name: worker.equivariance_error(untrained(r), pictures) for r in ROWS}
-    assert all(errors.pop(name) < 1e-5 for name in SHARED)
-    assert min(errors.values()) > 0.05
-
-
-@pytest.mark.parametrize(("test", "blind"), [("turned", ("C4", "D4")), ("mirrored", ("D4",))])
+@pytest.mark.parametrize(
+    ("test", "blind"),
+    [("turned", ("C4", "C8", "C16", "D4", "D8")), ("mirrored", ("D4", "D8")), ("any_angle", ())],
+)
 def test_scores_are_blind_to_what_a_group_holds_and_to_nothing_else(test, blind):
     data = worker.load(SOURCE)
     with torch.no_grad():
         for row in ROWS:
             network = untrained(row)
             here, there = network(data.test.pictures), network(getattr(data, test).pictures)
-            assert torch.allclose(here, there, atol=1e-4) == (row.name in blind), row.name
+            group = row.name.partition("+")[0].partition("-")[0]
+            assert torch.allclose(here, there, atol=1e-4) == (group in blind), row.name
 
 
 def test_the_region_network_shows_one_group_of_filters_a_band():
@@ -130,8 +146,10 @@ def test_filters_are_what_the_layers_hold():
 
 
 def test_the_first_map_of_a_convolution_moves_with_the_picture():
-    assert run("conv")["maps"]["error"] < 1e-5
-    assert run("tiled")["maps"]["error"] > 0.05
+    for name in ("conv", "C8"):
+        assert run(name)["maps"]["error"] < 1e-5
+    for name in ("tiled", "local", "region"):
+        assert run(name)["maps"]["error"] > 0.05
 
 
 def test_packing_keeps_every_bit():

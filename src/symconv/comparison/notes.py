@@ -14,7 +14,7 @@ def method_notes(result: Comparison) -> list[str]:
         _network(result),
         _tuning(result),
         METHOD,
-        "Equivariance error to a shift: ||f(g x) - g f(x)|| / ||g f(x)|| over the test pictures, "
+        "Equivariance error to a shift: ||f(g x) - g f(x)|| / ||g f(x)|| over 100 test pictures, "
         "where f is the last feature map before its pooling and g shifts by one site of it along "
         "both axes, about the centre; the sites that g brings in are left out. Dense and sparse "
         "layers have no positions, so g leaves their features alone. Convolution itself commutes "
@@ -95,8 +95,8 @@ def _tuning(result: Comparison) -> str:
         f"{settings.weight_decay:g}), one-cycle learning rate, chosen for each structure out of "
         f"{rates} by one run on the validation pictures (as they are; moved for '+shifts' and "
         "turned by any angle for '+turns', as their training pictures are), at the largest "
-        f"training size under equal steps, and reused for {reused}: {chosen}.{at_edge} The test pictures were never used to "
-        f"choose anything.{timed}"
+        f"training size under equal steps, and reused for {reused}: {chosen}.{at_edge} The test "
+        f"pictures were never used to choose anything.{timed}"
     )
 
 

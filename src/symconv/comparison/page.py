@@ -15,7 +15,7 @@ from symconv.comparison.results import Accuracy, Comparison, Line
 from symconv.comparison.runs import write_atomically
 from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Options, Row
 from symconv.comparison.tables import error, seconds, short
-from symconv.comparison.verdict import Verdict
+from symconv.comparison.verdict import listed
 from symconv.models import Place
 from symconv.report.figures import (
     Panel,
@@ -68,18 +68,12 @@ def _kicker(result: Comparison) -> str:
 def _headline(result: Comparison) -> str:
     if result.settings.sweep:
         return f"How small can k be? Accuracy on {result.data['name']} against the fan-in"
-    text = "; ".join(_short_verdict(verdict) for verdict in result.verdicts)
+    won = [f"{v.test}: {v.winner} wins" for v in result.verdicts if v.winner]
+    only = [f"{v.test}: only {v.best} was trained" for v in result.verdicts if not v.gaps]
+    several = [v.test for v in result.verdicts if v.gaps and not v.winner]
+    open_ = [f"no single winner on {listed(several)}"] if several else []
+    text = "; ".join([*(won or only), *open_])
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _short_verdict(verdict: Verdict) -> str:
-    if verdict.winner:
-        return f"{verdict.test}: {verdict.winner} wins"
-    if len(verdict.peers) == 1:
-        return f"{verdict.test}: {verdict.best}"
-    if len(verdict.peers) <= 3:
-        return f"{verdict.test}: no single winner among {', '.join(verdict.peers)}"
-    return f"{verdict.test}: no single winner, {len(verdict.peers)} cannot be told apart"
 
 
 def chip(structure: str) -> str:

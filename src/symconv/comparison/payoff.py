@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 from numpy.typing import NDArray
 
@@ -49,7 +50,10 @@ class Payoff:
             "plain": self.plain,
             "equal_time": self.equal_time,
             "leads": {
-                test: {"points": round(100 * lead.mean, 3), "standard_error": 100 * lead.error}
+                test: {
+                    "points": round(100 * lead.mean, 3),
+                    "standard_error": round(100 * lead.error, 3) if isfinite(lead.error) else None,
+                }
                 for test, lead in self.leads.items()
             },
             "sentence": self.sentence(),
@@ -65,7 +69,7 @@ def standing(lead: Gap) -> str:
 
 def points(lead: Gap) -> str:
     """A lead in points with its standard error, where that is known."""
-    error = "" if lead.error == float("inf") else f" ± {100 * lead.error:.1f}"
+    error = "" if not isfinite(lead.error) else f" ± {100 * lead.error:.1f}"
     return f"{100 * lead.mean:+.1f}{error}"
 
 

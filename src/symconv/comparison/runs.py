@@ -58,7 +58,7 @@ class Run:
     steps: int
     learning_rate: float
     options: Options = field(default_factory=Options)
-    batch: int = 64
+    batch: int = 48
     weight_decay: float = 0.01
     final: bool = False
     inspect: bool = False

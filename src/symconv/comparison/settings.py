@@ -45,10 +45,10 @@ class Settings:
     structures: tuple[str, ...] = DEFAULT
     budget: Budget = field(default_factory=Budget)
     seeds: int = 3
-    steps: int = 200
-    batch: int = 64
+    steps: int = 250
+    batch: int = 48
     sizes: tuple[int, ...] = (100, 1000)
-    learning_rates: tuple[float, ...] = (5e-3, 1.5e-2)
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2)
     weight_decay: float = 0.01
     equal_time: bool = True
     sweep: str | None = None
@@ -91,7 +91,7 @@ class Settings:
 
         Example:
             >>> Settings().steps_for(1000, 1000), Settings().steps_for(250, 1000)
-            (200, 100)
+            (250, 125)
         """
         return max(1, round(self.steps * math.sqrt(size / largest)))
 

@@ -188,9 +188,7 @@ def conv(place: Place, options: Options) -> nn.Module:
         padding=place.padding,
         padding_mode=PADDING,
     )
-    # About 1.5 times as fast on a CPU.
-    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
-    return layer
+    return layer.to(memory_format=torch.channels_last)  # about 1.5 times as fast on a CPU
 
 
 def group_conv(name: str) -> Build:
