@@ -121,11 +121,16 @@ def fitting_width(
     """
     if budget.limit is None:
         raise StructureError("a budget with a limit", budget, "settle it first")
-    return widest(
-        lambda width: build(row, shape, width, classes, options),
-        lambda network: cost(network, budget.kind),
-        budget.limit,
-    ).width
+    try:
+        return widest(
+            lambda width: build(row, shape, width, classes, options),
+            lambda network: cost(network, budget.kind),
+            budget.limit,
+        ).width
+    except StructureError as error:
+        unit = "parameters" if budget.kind == "params" else "multiply-accumulates"
+        whose = f"{error.expected} {unit} for {row.name}"
+        raise StructureError(whose, error.got, error.mend) from error
 
 
 def own_budget(

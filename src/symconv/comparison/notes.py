@@ -82,7 +82,7 @@ def _tuning(result: Comparison) -> str:
     edges = {min(settings.learning_rates), max(settings.learning_rates)}
     timed = (
         " Equal time: as many steps as fit into what the slowest structure needed, by measured "
-        "median step times; on a busy machine these vary."
+        "step times: what a tenth of the steps stay below, so that a busy machine disturbs little."
         if result.equal_time_verdicts
         else ""
     )

@@ -83,7 +83,7 @@ def payoffs(correct: Mapping[str, Mapping[str, NDArray]], *, equal_time: bool) -
     found = []
     for group, tests in correct.items():
         plain = STRUCTURES[group].beside if group in STRUCTURES else None
-        if plain in correct:
+        if plain is not None and plain in correct:
             leads = {test: gap(mine, correct[plain][test]) for test, mine in tests.items()}
             found.append(Payoff(group, plain, equal_time, leads))
     return found

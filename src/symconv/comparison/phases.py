@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from statistics import median
 
 from symconv.comparison.counting import fitting_width, own_budget, settle
 from symconv.comparison.runs import Run, Runner
@@ -60,8 +59,8 @@ class Trained:
 
     @property
     def step_seconds(self) -> float:
-        """Median duration of a training step."""
-        return median(run["step_seconds"] for run in self.largest)
+        """Duration of a training step, of the least disturbed run."""
+        return min(run["step_seconds"] for run in self.largest)
 
 
 def variants(settings: Settings, data: PictureSet) -> tuple[Settings, list[Variant]]:

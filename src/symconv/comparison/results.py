@@ -71,7 +71,7 @@ class Line:
         learning_rate: The one chosen.
         tuning: Validation accuracy by learning rate.
         seconds: Mean training time of a run at the largest size.
-        step_seconds: Median time of a step.
+        step_seconds: Time of an undisturbed step.
         errors: Equivariance error by transform after training, mean over seeds.
         errors_before: The same before training.
         other_sizes: Whether a larger canvas works.

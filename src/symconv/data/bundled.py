@@ -46,7 +46,9 @@ def digits(canvas: int | None = None, limit: int | None = None) -> PictureSet:
 def enlarged(pictures: NDArray, side: int) -> NDArray:
     """Pictures (N, C, s, s) with `side` pixels a side, about the same centre, by cubic splines."""
     factor = side / pictures.shape[-1]
-    return ndimage.zoom(pictures, (1, 1, factor, factor), mode="nearest", grid_mode=True)
+    return np.asarray(
+        ndimage.zoom(pictures, (1, 1, factor, factor), mode="nearest", grid_mode=True)
+    )
 
 
 def faces(canvas: int | None = None, limit: int | None = None) -> PictureSet:
