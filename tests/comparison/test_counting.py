@@ -85,7 +85,7 @@ def test_the_default_budget_is_what_the_convolution_needs_and_leaves_the_local_o
 
 
 def test_budgets_that_cannot_be():
-    with pytest.raises(StructureError, match="a budget of at least .* parameters for local"):
+    with pytest.raises(StructureError, match=r"a budget of at least .* parameters for local"):
         fitting_width(STRUCTURES["local"], Budget("params", 100), SHAPE, 10, Options())
     for text in ("flops", "params=", "params=many", "macs=-3"):
         with pytest.raises(StructureError, match="a budget 'params'"):
