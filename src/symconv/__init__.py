@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from symconv import export, functional, models, nn, testing
+    from symconv.auditing import audit
     from symconv.comparison import compare
     from symconv.errors import StructureError
     from symconv.lattice import groups
