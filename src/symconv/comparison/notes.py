@@ -88,7 +88,11 @@ def _tuning(result: Comparison) -> str:
     )
     reused = "the smaller sizes" + (" and for equal time" if timed else "")
     edge = [line.label for line in result.lines if line.learning_rate in edges]
-    at_edge = f" At an end of the range: {', '.join(edge)}." if edge and len(edges) > 1 else ""
+    at_edge = (
+        f" At an end of the range: {', '.join(edge)}."
+        if edge and len(settings.learning_rates) > 2
+        else ""
+    )
     return (
         f"Training: {settings.steps} steps of {settings.batch} pictures (with fewer training "
         "pictures in proportion to the square root of their number), AdamW (decay "
