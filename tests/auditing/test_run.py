@@ -128,3 +128,13 @@ def test_it_prints_a_table_of_eighty_columns():
     text = str(sc.audit(small(), X))
     assert "Conv2d" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_no_hook_stays_behind():
+    """Torch's own removal forgets a part of one kind of hook; the compiler then warns of it."""
+    kept = [name for name in dir(nn.modules.module) if name.startswith("_global_")]
+    tables = {name: getattr(nn.modules.module, name) for name in kept}
+    sizes = {name: len(table) for name, table in tables.items() if hasattr(table, "__len__")}
+    assert len(sizes) > 4
+    sc.audit(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU()), torch.randn(1, 1, 8, 8))
+    assert sizes == {name: len(tables[name]) for name in sizes}

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
@@ -128,6 +129,8 @@ class Visits:
     def __exit__(self, *problem: Any) -> None:
         for hook in self._hooks:
             hook.remove()
+            # Torch forgets the hook, but not that it took arguments by name, and warns of it later.
+            _global_forward_hooks_with_kwargs.pop(hook.id, None)
 
     @property
     def now(self) -> Visit | None:
