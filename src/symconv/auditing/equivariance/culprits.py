@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
+from symconv.auditing.equivariance.errors import Error
 from symconv.auditing.equivariance.moves import Move
 from symconv.auditing.equivariance.runs import Trace
 from symconv.auditing.records import EquivarianceRow
@@ -15,19 +16,21 @@ MOST = 4  # layers named for one transform
 
 @dataclass(frozen=True)
 class Layer:
-    """What is said of a layer beside its errors.
+    """One call of a layer.
 
     Attributes:
         name: As in the rows.
         kind: Its class, or the function.
         inputs: Strides of the positions of its inputs.
         steps: Its own stride, per axis.
+        local: Name of a transform -> the error of this call alone, or why there is none.
     """
 
     name: str
     kind: str
     inputs: tuple[tuple[Fraction, ...], ...]
     steps: tuple[Fraction, ...]
+    local: Mapping[str, Error | str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trace: Trace, dimension: int) -> Layer:
@@ -38,7 +41,7 @@ class Layer:
         if inputs and outputs:
             after = outputs[0].stride(dimension)
             steps = tuple(b / a for a, b in zip(inputs[0], after, strict=True))
-        return cls(trace.name, trace.kind, inputs, steps)
+        return cls(trace.name, trace.kind, inputs, steps, trace.local)
 
     @property
     def label(self) -> str:
@@ -65,6 +68,13 @@ class Layer:
             for t, s in zip(move.shift, strides, strict=True)
         )
 
+    def error(self, move: Move) -> float:
+        """Its error by itself; 0 where that is rounding, not its doing, or not measured."""
+        found = self.local.get(move.name)
+        if not isinstance(found, Error) or found.rounding or not self.moves_whole(move):
+            return 0.0
+        return found.full or 0.0
+
 
 def culprits(
     rows: Sequence[EquivarianceRow],
@@ -75,55 +85,67 @@ def culprits(
 ) -> tuple[str, ...]:
     """The layers that break what the whole model does not commute with, the worst first.
 
-    A layer is named if it errs by itself. Where none does, as the axes between layers could not be
-    followed, the first one is named whose features differ.
+    A layer is named if one of its calls errs by itself. Where none does, as the axes between layers
+    could not be followed, the first one is named whose features differ.
 
     Args:
         rows: The rows.
-        layers: The layers in order.
+        layers: Their calls in order.
         moves: The transforms to look at.
         period: The exact period.
         floor: Errors up to this are rounding.
     """
     said, seen = list[str](), set[tuple[str, str]]()
-    known = {layer.name: layer for layer in layers}
     broken = {r.transform for r in rows if r.layer == "" and r.verdict != "exact"}
     for move in moves:
         if move.name not in broken:
             continue
-        mine = [r for r in rows if r.transform == move.name and r.layer in known]
-        mine = [r for r in mine if known[r.layer].moves_whole(move)]
-        guilty = [r for r in mine if r.local_error is not None and r.verdict != "exact"]
-        guilty.sort(key=lambda r: -(r.local_error or 0.0))
+        worst = _worst(layers, move, floor)
         kind = move.name if move.shift else move.name.split()[0]
-        new = [r for r in guilty if (r.layer, kind) not in seen]
-        seen |= {(r.layer, kind) for r in new}
-        said += [_sentence(r, known[r.layer], move, period) for r in new[:MOST]]
+        new = [layer for layer in worst if (layer.name, kind) not in seen]
+        seen |= {(layer.name, kind) for layer in new}
+        said += [_sentence(layer, move, period) for layer in new[:MOST]]
         if len(new) > MOST:
             more = len(new) - MOST
             err = "layers err by themselves" if more > 1 else "layer errs by itself"
             said.append(f"{more} more {err} under {_words(move)}")
-        if not guilty:
-            first = next((r for r in mine if (r.error or 0.0) > floor), None)
-            said.append(_unclear(first, known, move))
+        if not worst:
+            said.append(_unclear(rows, layers, move, floor))
     return tuple(said)
 
 
-def _sentence(row: EquivarianceRow, layer: Layer, move: Move, period: Sequence[int] | None) -> str:
-    said = f"{layer.label}: error {row.local_error:.2g} under {_words(move)}"
+def _worst(layers: Sequence[Layer], move: Move, floor: float) -> list[Layer]:
+    """The layers that err by themselves, each by the call that errs most, the worst first."""
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        error = layer.error(move)
+        if error > floor and (layer.name not in found or error > found[layer.name].error(move)):
+            found[layer.name] = layer
+    return sorted(found.values(), key=lambda layer: -layer.error(move))
+
+
+def _sentence(layer: Layer, move: Move, period: Sequence[int] | None) -> str:
+    said = f"{layer.label}: error {layer.error(move):.2g} under {_words(move)}"
     if period and move.shift and max(period) > 1:
         shown = period[:1] if len(set(period)) == 1 else period
         said += f"; exact for multiples of {'x'.join(map(str, shown))}"
     return said
 
 
-def _unclear(first: EquivarianceRow | None, known: Mapping[str, Layer], move: Move) -> str:
+def _unclear(
+    rows: Sequence[EquivarianceRow], layers: Sequence[Layer], move: Move, floor: float
+) -> str:
+    moved = {layer.name: layer for layer in layers}
+    for layer in layers:
+        if not layer.moves_whole(move):
+            moved.pop(layer.name, None)
+    mine = (r for r in rows if r.transform == move.name and r.layer in moved)
+    first = next((r for r in mine if (r.error or 0.0) > floor), None)
     if first is None:
         return f"no single layer could be named for the error under {_words(move)}"
-    label = known[first.layer].label
     return (
-        f"{label}: the first features that differ under {_words(move)}, by {first.error:.2g}; "
-        "what comes before it could not be measured alone"
+        f"{moved[first.layer].label}: the first features that differ under {_words(move)}, by "
+        f"{first.error:.2g}; what comes before it could not be measured alone"
     )
 
 
