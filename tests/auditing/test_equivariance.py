@@ -341,6 +341,24 @@ def test_upsampling_commutes_with_rescaling_and_strides_do_not():
 # Input and model
 
 
+def test_features_written_into_another_tensor_accuse_nobody_wrongly():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)
+
+        def forward(self, x):
+            y = x.new_zeros(*x.shape[:2], *(s + 2 for s in x.shape[2:]))
+            y[:, :, 1:-1, 1:-1] = x
+            y[:, :, [0, -1]], y[:, :, :, [0, -1]] = y[:, :, [-2, 1]], y[:, :, :, [-2, 1]]
+            y[:, :, [0, 0, -1, -1], [0, -1, 0, -1]] = x[:, :, [-1, -1, 0, 0], [-1, 0, -1, 0]]
+            return self.pool(self.conv(y))
+
+    found = measured(Padded().double(), picture(1, 1, 8, 8))
+    assert found.period == (2, 2)
+    assert accused(found, "shift 1") == ["pool"]
+
+
 def test_several_arguments_move_together():
     class Difference(nn.Module):
         def forward(self, left, right, scale):
@@ -361,6 +379,9 @@ def test_a_constant_input_is_replaced_by_noise():
 def test_no_space_axes():
     with pytest.raises(StructureError, match="space axes"):
         measured(nn.Linear(3, 2), torch.zeros(1, 3))
+    sequence = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    with pytest.raises(StructureError, match="takes as features"):
+        measured(sequence, torch.randn(1, 6, 8))
     report = sc.audit(nn.Linear(3, 2), torch.zeros(1, 3))
     assert report.equivariance is None
     assert "space axes" in report.reasons["equivariance"]
@@ -382,6 +403,25 @@ def test_a_batch_that_is_fixed_is_no_hindrance():
             return x.view(1, 2, 8, 8).relu()
 
     assert one(measured(Fixed(), picture(1, 2, 8, 8)), "shift 1").verdict == "exact"
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+def test_scripted_and_compiled_models():
+    net = nn.Sequential(conv(1, 2), nn.MaxPool2d(2)).double().eval()
+    x = picture(1, 1, 8, 8)
+    plain = one(measured(net, x), "shift 1").error
+    traced = measured(torch.jit.trace(net, x), x)  # what is in it cannot be seen
+    assert one(traced, "shift 1").error == pytest.approx(plain)
+    assert accused(traced, "shift 1") == ["no single layer could be named for the error"]
+    compiled = measured(torch.compile(net, backend="eager"), x)
+    assert one(compiled, "shift 1").error == pytest.approx(plain)
+    assert [name.split(".")[-1] for name in accused(compiled, "shift 1")] == ["1"]
+
+
+def test_a_map_too_small_for_a_transform_keeps_the_others():
+    found = measured(nn.Conv2d(1, 1, 1), torch.randn(1, 1, 1, 2))
+    assert "too small" in one(found, "rescale 0.5").note
+    assert one(found, "shift 1").verdict == "exact"
 
 
 def test_an_exported_program_is_measured():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch import nn
 
 from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
@@ -28,6 +29,7 @@ from symconv.auditing.equivariance.watch import Step, Visitor
 from symconv.auditing.receptive import Receptive
 from symconv.auditing.records import EquivarianceRow
 from symconv.auditing.state import left_as_found
+from symconv.errors import StructureError
 from symconv.lattice.groups import Group
 
 
@@ -131,6 +133,11 @@ class _Survey(Visitor):
     def __init__(self, size: tuple[int, ...]):
         self.size = size
         self.period = [1] * len(size)
+        self.first: Step | None = None
+
+    def before(self, step: Step) -> None:
+        """Remember which layer takes the input."""
+        self.first = self.first or step
 
     def after(self, step: Step) -> None:
         for _, layout in step.outputs:
@@ -155,8 +162,26 @@ def _surveyed(picture: Picture) -> _Survey:
         except Exception:
             if not quick:
                 raise
+    _check_axes(picture, survey.first)
     survey.period = [p if p < s else 1 for p, s in zip(survey.period, picture.size, strict=True)]
     return survey
+
+
+def _check_axes(picture: Picture, first: Step | None) -> None:
+    """Refuse sequences (N, L, C): their last axis is no space."""
+    module = first.op.module if first is not None else None
+    if picture.dimension == 1 and isinstance(module, _LAST_AXIS):
+        raise StructureError(
+            "an input (batch, channels, *space)",
+            f"{picture.call.describe()}, whose last axis {type(module).__name__} takes as features",
+            "transpose in the model to audit a sequence",
+        )
+
+
+_LAST_AXIS = (
+    nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.RNNBase,
+    nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
+)  # fmt: skip
 
 
 def _period(

@@ -255,8 +255,8 @@ def moved_run(
         the model fails on the transformed input (of another size, say), the reason from there on.
     """
     visitor = MovedRun(move, traces, picture.dimension, interior)
-    call = picture.moved(lambda x, layout: move.on(x, layout, picture.dimension))
     try:
+        call = picture.moved(lambda x, layout: move.on(x, layout, picture.dimension))
         outputs, layouts = outputs_of(picture, call, visitor)
     except Exception as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -51,12 +52,14 @@ class Step:
         outputs: What came out, with layouts: floating-point tensors whose axes are known.
         places: Which of its outputs these are.
         writes: It may write to its inputs.
+        measured: It is shown to the visitor.
     """
 
     name: str
     op: Operation
     given: list[tuple[Tensor, Mark]]
     writes: bool
+    measured: bool = False
     outputs: list[tuple[Tensor, Layout]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
 
@@ -92,6 +95,7 @@ class Watch(TorchFunctionMode):
         self.hooks = [
             hook
             for module in self.model.modules()
+            if not isinstance(module, torch.jit.ScriptModule)  # what is in it cannot be seen
             for hook in (
                 module.register_forward_pre_hook(self._begin, with_kwargs=True),
                 module.register_forward_hook(self._end, with_kwargs=True),
@@ -161,10 +165,10 @@ class Watch(TorchFunctionMode):
         place = self.stack[-1] if self.stack else ""
         name = plain_name(func)
         step = self._step(f"{place}:{name}", Operation(name, func, args, kwargs))
-        if not step.given:
+        if not step.given or name.startswith("new_") or name.endswith("_like"):
             return func(*args, **kwargs)
-        raw = getattr(func, "__name__", "")
-        step.writes |= raw.endswith("_") or bool(kwargs.get("inplace"))
+        raw = getattr(func, "__name__", "").split(".")[0]
+        step.writes |= raw.endswith("_") or bool(kwargs.get("inplace")) or "out" in kwargs
         self._before(step)
         self.quiet = True
         try:
@@ -172,10 +176,8 @@ class Watch(TorchFunctionMode):
         finally:
             self.quiet = False
         with self.aside():
-            if name == "setitem":
-                target = args[0]
-                if not isinstance(getattr(target, _MARK, None), Mark):
-                    setattr(target, _MARK, Mark(None))
+            if step.writes or name == "setitem":
+                _lose(args[0] if args else None)
             self._finish(step, output)
         return output
 
@@ -187,7 +189,8 @@ class Watch(TorchFunctionMode):
         return Step(name, op, given, writes=False)
 
     def _before(self, step: Step) -> None:
-        if step.given and _is_measured(step):
+        step.measured = _is_measured(step)
+        if step.measured:
             with self.aside():
                 self.visitor.before(step)
 
@@ -197,7 +200,7 @@ class Watch(TorchFunctionMode):
         for out, mark in zip(outputs, marks, strict=True):
             if not isinstance(out, nn.Parameter):
                 setattr(out, _MARK, mark)
-        if _is_measured(step) and not any(mark.pad for mark in marks):
+        if step.measured and not any(mark.pad for mark in marks):
             for i, (out, mark) in enumerate(zip(outputs, marks, strict=True)):
                 if mark.layout is not None and out.is_floating_point():
                     step.outputs.append((out, mark.layout))
@@ -268,17 +271,34 @@ def is_layer(module: nn.Module) -> bool:
 
     In a module with a forward of its own each function is looked at.
     """
+    if isinstance(module, _CONTAINERS) or hasattr(module, "_orig_mod"):  # one that is compiled
+        return False
     home = getattr(type(module).forward, "__module__", "") or ""
-    if isinstance(module, _CONTAINERS) or not home.startswith(("torch.nn.", "symconv.nn.")):
+    if not home.startswith(("torch.nn.", "symconv.nn.")):
         return False
     stacked = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
     return not isinstance(module, stacked)
+
+
+def _lose(target: Any) -> None:
+    """Features were written into a tensor that was none: its axes are not known."""
+    for tensor in (target, getattr(target, "_base", None)):
+        if isinstance(tensor, Tensor) and not marked(tensor):
+            setattr(tensor, _MARK, Mark(None))
+
+
+def _into_feature(op: Operation) -> bool:
+    """Whether an operation that writes to a tensor writes to a feature."""
+    target = op.args[0] if op.args and "out" not in op.kwargs else None
+    return isinstance(target, Tensor) and marked(target)
 
 
 def _is_measured(step: Step) -> bool:
     """Not merely another arrangement of the same numbers, and all its inputs are known."""
     if (step.op.module is None and step.op.name in REARRANGE) or _is_pad(step.op):
         return False
+    if step.op.module is None and step.writes and not _into_feature(step.op):
+        return False  # it cannot be done again without a trace
     return bool(step.given) and all(m.layout is not None for _, m in step.given)
 
 
