@@ -173,6 +173,8 @@ def test_a_model_that_fails_on_its_input():
     for x in (torch.zeros(2, 5), (torch.zeros(2, 8), torch.zeros(2, 8)), {"y": torch.zeros(2, 8)}):
         with pytest.raises(ModelError, match="an input that Linear takes"):
             counts(nn.Linear(8, 3), x)
+    with pytest.raises(ModelError, match=r"got no tensor but \(2, 8\), on which"):
+        counts(nn.Linear(8, 3), (2, 8))  # a shape where a tensor belongs
 
 
 def test_what_is_no_model_and_no_input():

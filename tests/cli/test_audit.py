@@ -126,6 +126,7 @@ def test_a_pickle_is_never_loaded(name, tmp_path):
     found = call(tmp_path / name, "--input=3x8x8")
     assert found.exit_code == 2
     assert "weights_only=True" in found.stderr
+    assert "runs its code" not in found.stderr  # it does not
     assert not trace.exists()
     torch.load(tmp_path / name, weights_only=False)
     assert trace.exists()  # it would have run

@@ -109,6 +109,8 @@ class Call:
             '1x3x8x8 float32'
         """
         found = self.tensors()
+        if not found:
+            return f"no tensor but {_named(self.args or self.kwargs)}"
         shown = [
             f"{'x'.join(map(str, t.shape)) or 'scalar'} {str(t.dtype).removeprefix('torch.')}"
             for _, t in found

@@ -50,9 +50,10 @@ def run(
         _check_writable(html)
     kind = None if dtype is None else type_named(dtype)
     with redirect_stdout(sys.stderr):
-        _tell(
-            f"reading {target}" if target.endswith(".pt2") else f"importing {target} runs its code"
-        )
+        if target.endswith(".pt2"):
+            _tell(f"reading {target}")
+        elif ":" in target:  # what cannot be imported is refused below
+            _tell(f"importing {target} runs its code")
         model = load(target, args)
         x = _inputs(model, inputs, batch, kind)
         if kind is not None:
