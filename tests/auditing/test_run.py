@@ -138,3 +138,42 @@ def test_no_hook_stays_behind():
     assert len(sizes) > 4
     sc.audit(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU()), torch.randn(1, 1, 8, 8))
     assert sizes == {name: len(tables[name]) for name in sizes}
+
+
+def test_a_sequence_is_no_signal():
+    """(N, L, C): its last axis is no space, so that nothing is said of sizes and fields."""
+    report = sc.audit(nn.LSTM(8, 4, batch_first=True), torch.randn(2, 7, 8))
+    for part in ("receptive_field", "equivariance", "sizes"):
+        assert getattr(report, part) is None
+        assert "takes as features" in report.reasons[part]
+    assert report.total.macs == 2 * 7 * 4 * (8 + 4) * 4
+    signal = sc.audit(nn.Sequential(nn.Conv1d(8, 4, 3), nn.Conv1d(4, 4, 3)), torch.randn(2, 8, 7))
+    assert signal.receptive_field.size == (5,)
+
+
+def test_half_precision_is_not_taken_for_blindness():
+    report = sc.audit(nn.Conv2d(3, 4, 3).bfloat16(), X.bfloat16())
+    assert not any("hardly depends" in said for said in report.culprits)
+    blind = sc.audit(nn.Sequential(nn.Conv2d(3, 4, 3), Constant()), X)
+    assert any("hardly depends" in said for said in blind.culprits)
+
+
+class Constant(nn.Module):
+    def forward(self, x):
+        return 1e-9 * x + 1
+
+
+def test_the_border_is_named_where_it_alone_breaks_a_shift():
+    torch.manual_seed(0)
+    padded = sc.audit(nn.Conv2d(3, 4, 3, padding=1).double(), X.double())
+    assert any(said.endswith("at the border alone") for said in padded.culprits)
+    strided = sc.audit(nn.Conv2d(3, 4, 2, stride=2).double(), X.double())
+    assert strided.culprits
+    assert not any("at the border" in said for said in strided.culprits)
+
+
+def test_what_was_not_measured_has_no_verdict():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(1024, 2))
+    rows = [row for row in sc.audit(net, X).equivariance if row.error is None and not row.layer]
+    assert rows
+    assert all(row.verdict is None for row in rows)

@@ -54,6 +54,7 @@ def run(
             _tell(f"reading {target}")
         elif ":" in target:  # what cannot be imported is refused below
             _tell(f"importing {target} runs its code")
+        torch.manual_seed(0)  # random weights and inputs are the same at each call
         model = load(target, args)
         x = _inputs(model, inputs, batch, kind)
         if kind is not None:

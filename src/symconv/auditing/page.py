@@ -71,7 +71,7 @@ def _facts(audit: Audit) -> list[tuple[str, list[str]]]:
 def _whole_row(row: EquivarianceRow) -> dict[str, str]:
     return {
         "transform": row.transform,
-        "verdict": row.verdict,
+        "verdict": row.verdict or "-",
         "error": words.error_cell(row.error),
         "interior": words.error_cell(row.interior_error),
     }

@@ -18,6 +18,7 @@ from symconv.auditing.receptive import receptive_fields
 from symconv.auditing.records import LayerRow, ReceptiveField
 from symconv.auditing.report import Audit
 from symconv.auditing.sizes import find_sizes
+from symconv.errors import StructureError
 from symconv.lattice.groups import Group, parse
 
 Found = TypeVar("Found")
@@ -99,7 +100,8 @@ def _attempt(name: str, measure: Callable[[], Found], reasons: dict[str, str]) -
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        reasons[name] = lines[0]
+        told = isinstance(error, (StructureError, ValueError, RuntimeError))
+        reasons[name] = lines[0] if told else f"{type(error).__name__}: {lines[0]}"
         return None
 
 

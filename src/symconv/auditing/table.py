@@ -126,7 +126,7 @@ def _whole(audit: Audit) -> Table:
     rows = words.whole(audit)
     columns = [
         Column("transform", [r.transform for r in rows], 0, left=True),
-        Column("verdict", [r.verdict for r in rows], 0, left=True),
+        Column("verdict", [r.verdict or "-" for r in rows], 0, left=True),
         Column("error", [words.error_cell(r.error) for r in rows], 0),
         Column("interior", [words.error_cell(r.interior_error) for r in rows], 1),
     ]

@@ -96,7 +96,8 @@ def culprits(
         floor: Errors up to this are rounding.
     """
     said, seen = list[str](), set[tuple[str, str]]()
-    broken = {r.transform for r in rows if r.layer == "" and r.verdict != "exact"}
+    broken = {r.transform for r in rows if r.layer == "" and r.verdict not in ("exact", None)}
+    inside = {(r.layer, r.transform): r.interior_error for r in rows}
     for move in moves:
         if move.name not in broken:
             continue
@@ -104,7 +105,10 @@ def culprits(
         kind = move.name if move.shift else move.name.split()[0]
         new = [layer for layer in worst if (layer.name, kind) not in seen]
         seen |= {(layer.name, kind) for layer in new}
-        said += [_sentence(layer, move, period) for layer in new[:MOST]]
+        for layer in new[:MOST]:
+            within = inside.get((layer.name, move.name))
+            border = within is not None and within <= floor
+            said.append(_sentence(layer, move, period, border))
         if len(new) > MOST:
             more = len(new) - MOST
             err = "layers err by themselves" if more > 1 else "layer errs by itself"
@@ -124,8 +128,11 @@ def _worst(layers: Sequence[Layer], move: Move, floor: float) -> list[Layer]:
     return sorted(found.values(), key=lambda layer: -layer.error(move))
 
 
-def _sentence(layer: Layer, move: Move, period: Sequence[int] | None) -> str:
+def _sentence(layer: Layer, move: Move, period: Sequence[int] | None, border: bool) -> str:
+    """What a layer does; `border`: only there, its units away from the border are exact."""
     said = f"{layer.label}: error {layer.error(move):.2g} under {_words(move)}"
+    if border:
+        return f"{said}, at the border alone"
     if period and move.shift and max(period) > 1:
         shown = period[:1] if len(set(period)) == 1 else period
         said += f"; exact for multiples of {'x'.join(map(str, shown))}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from torch import nn
 
+from symconv.auditing.axes import check_axes
 from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
 from symconv.auditing.equivariance.culprits import Layer, culprits
@@ -29,7 +29,6 @@ from symconv.auditing.equivariance.watch import Step, Visitor
 from symconv.auditing.receptive import Receptive
 from symconv.auditing.records import EquivarianceRow
 from symconv.auditing.state import left_as_found
-from symconv.errors import StructureError
 from symconv.lattice.groups import Group
 
 
@@ -73,8 +72,9 @@ def measure(
         receptive: Receptive fields, for the interior.
 
     Raises:
-        StructureError: The input has no space axes.
+        StructureError: The input has no space axes, or is a sequence (N, L, C).
     """
+    check_axes(call)
     picture = Picture.of(call)
     n = picture.dimension
     declared = declared_group(call, n)
@@ -115,8 +115,11 @@ def _blindness(wholes: Sequence[Trace], dtype: torch.dtype) -> tuple[str, ...]:
     for (a, _), (b, _) in zip(wholes[0].outputs, wholes[1].outputs, strict=True):
         one, other = a.get(), b.get()
         scale = float(one.double().norm())
-        change = max(change, float((one - other).double().norm()) / scale if scale else 0.0)
-    if not change <= 10 * EXACT.get(dtype, 0.0):
+        apart = float((one - other).double().norm())
+        if not math.isfinite(apart):
+            return ()
+        change = max(change, apart / scale if scale else 0.0)
+    if change > min(10 * EXACT.get(dtype, 0.0), 0.03):
         return ()
     return (
         f"the output hardly depends on the input (it changes by {change:.1g} between two inputs): "
@@ -133,11 +136,6 @@ class _Survey(Visitor):
     def __init__(self, size: tuple[int, ...]):
         self.size = size
         self.period = [1] * len(size)
-        self.first: Step | None = None
-
-    def before(self, step: Step) -> None:
-        """Remember which layer takes the input."""
-        self.first = self.first or step
 
     def after(self, step: Step) -> None:
         for _, layout in step.outputs:
@@ -162,26 +160,8 @@ def _surveyed(picture: Picture) -> _Survey:
         except Exception:
             if not quick:
                 raise
-    _check_axes(picture, survey.first)
     survey.period = [p if p < s else 1 for p, s in zip(survey.period, picture.size, strict=True)]
     return survey
-
-
-def _check_axes(picture: Picture, first: Step | None) -> None:
-    """Refuse sequences (N, L, C): their last axis is no space."""
-    module = first.op.module if first is not None else None
-    if picture.dimension == 1 and isinstance(module, _LAST_AXIS):
-        raise StructureError(
-            "an input (batch, channels, *space)",
-            f"{picture.call.describe()}, whose last axis {type(module).__name__} takes as features",
-            "transpose in the model to audit a sequence",
-        )
-
-
-_LAST_AXIS = (
-    nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.RNNBase,
-    nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
-)  # fmt: skip
 
 
 def _period(
@@ -195,7 +175,7 @@ def _period(
 
     Exact shifts form a group, so the smallest divides the total stride if that one is exact.
     """
-    known = {row.transform: row.verdict for row in rows if row.layer == ""}
+    known: dict[str, str | None] = {r.transform: r.verdict for r in rows if r.layer == ""}
 
     def exact(steps: Sequence[int]) -> bool:
         move = shift(steps)
@@ -306,7 +286,7 @@ def _row(
         end.full if isinstance(end, Error) else None,
         inside,
         alone.full if isinstance(alone, Error) else None,
-        verdict(full, picture.dtype, rounding),
+        verdict(full, picture.dtype, rounding) if full is not None or rounding else None,
         "; ".join(dict.fromkeys(said)) or None,
         smallest,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from symconv.auditing.axes import check_axes
 from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
 from symconv.auditing.meta import meta
@@ -116,12 +117,14 @@ def receptive_fields(call: Call) -> Receptive:
 
     Raises:
         ValueError: No input has space axes.
+        StructureError: It is a sequence (N, L, C).
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.MaxPool2d(2))
         >>> receptive_fields(Call.of(net, torch.zeros(1, 1, 9, 9))).output
         ReceptiveField(size=(4, 4), stride=(2, 2), padding=(0, 0), holes=False, everything=False)
     """
+    check_axes(call)
     index, space = spatial_input(call)
     found = None
     for shapes_of in (meta, fake):

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import torch
 
+from symconv.auditing.axes import check_axes
 from symconv.auditing.call import Call
 from symconv.auditing.counts.fake import fake
 from symconv.auditing.meta import meta
@@ -71,6 +72,7 @@ def find_sizes(call: Call) -> Sizes:
         >>> found.smallest, found.law, found.leak
         ((5, 5), '(h - 3) // 2, (w - 3) // 2', True)
     """
+    check_axes(call)
     with left_as_found(call.model, guarded=False), plain_attention(), torch.no_grad():
         probe, found = _by_shapes_of(call)
     if found.fixed_by is not None or found.smallest is None:
