@@ -116,7 +116,7 @@ class EquivarianceRow:
         error: Relative error over all units.
         interior_error: Over the units whose receptive field avoids the border.
         local_error: Of this layer alone, fed with a transformed input.
-        verdict: "exact" (rounding level), "approximate" or "broken"; None where nothing was measured.
+        verdict: "exact" (rounding level), "approximate" or "broken"; None where none was measured.
         note: A remark.
         smallest_interior: The smallest input size that has interior units, where this one has none.
     """
