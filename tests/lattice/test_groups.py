@@ -110,6 +110,7 @@ def test_axes_that_a_group_reverses_or_exchanges():
     ("wrong", "message"),
     [
         (lambda: groups.parse("C0"), "whole number N of turns"),
+        (lambda: groups.cyclic(True), "whole number N of turns"),
         (lambda: groups.cyclic(-4), "whole number N of turns"),
         (lambda: groups.dihedral(2.5), "whole number N of turns"),
         (lambda: groups.cyclic(1001), "from 1 to 1000"),

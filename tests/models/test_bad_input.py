@@ -9,6 +9,7 @@ from symconv.models import all_cnn, convnext, resnet, twin, unet, wide_resnet
 CASES = {
     "depth": (lambda: resnet(19), r"depth among 18, 34, 50, 101, 152, or 6 n \+ 2"),
     "depth of 2": (lambda: resnet(2), "depth among"),
+    "depths of stages": (lambda: resnet([2, 2, 2, 2]), "depth among"),
     "wide depth": (lambda: wide_resnet(29), r"6 n \+ 4"),
     "widen": (lambda: wide_resnet(28, 0), "widen as a whole number of at least 1"),
     "width": (lambda: resnet(18, width=0), "width as a whole number of at least 1, got 0"),
@@ -34,6 +35,7 @@ CASES = {
     "drop_path": (lambda: convnext(drop_path=1.0), "drop_path from 0 up to 1"),
     "layer_scale": (lambda: convnext(layer_scale=-1), "layer_scale of at least 0"),
     "dropout": (lambda: all_cnn(dropout=(0.2, 1.0)), "dropout from 0 up to 1"),
+    "one dropout": (lambda: all_cnn(dropout=0.5), r"two probabilities .* got 0.5"),
     "up": (lambda: unet(1, up="cubic"), "up as one of 'transposed', 'nearest', 'linear'"),
     "levels": (lambda: unet(1, levels=0), "levels as a whole number"),
     "one copy is too much": (

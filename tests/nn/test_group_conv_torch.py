@@ -166,6 +166,18 @@ def test_export_with_any_batch_and_size(training):
     assert torch.allclose(program.module()(x), net(x), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traces_in_evaluation_have_the_free_weights():
+    net, x = network().eval(), torch.randn(5, 2, 8, 6)
+    with torch.no_grad():
+        net(x)  # keeps its filters
+        traced = torch.jit.trace(net, x[:2])  # which compares two traces
+        for parameter in traced.parameters():
+            parameter.mul_(2)
+        assert torch.allclose(traced(x), net(x), atol=1e-5)
+
+
 def test_onnx_at_a_size_that_was_not_traced():
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -237,6 +237,21 @@ def test_what_watches_operations_sees_a_convolution(around):
         assert torch.equal(y, layer.to_conv()(x))
 
 
+@pytest.mark.parametrize("name", ["C4", "D4", "C8"])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradients_under_autocast_of_a_forward_without(name, create_graph):
+    field = parse(name).regular(2)
+    layer, x = sc.nn.GroupConv2d(field, field, 1), torch.randn(2, field.channels, 3, 3)
+    x.requires_grad_()
+    with fourier_path():
+        y = layer(x)
+    g = torch.randn_like(y)
+    (wanted,) = torch.autograd.grad(y, x, g, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (got,) = torch.autograd.grad(y, x, g, create_graph=create_graph)
+    close(got.detach(), wanted, 1e-6)
+
+
 def test_types_layouts_and_places_without_measurements_stay_dense():
     layer, x = sc.nn.GroupConv2d(C4.regular(2), C4.regular(2), 1), torch.randn(2, 8, 3, 3)
     with fourier_path(times=0):

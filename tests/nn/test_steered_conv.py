@@ -174,6 +174,36 @@ def test_to_conv_state_and_copies():
     assert turned.shape == (8, 3, 3)
 
 
+@pytest.mark.parametrize("how", ["assigned", "loaded", "in a call"])
+def test_weights_of_another_type_put_in_place(how):
+    layer, x = make(), torch.randn(2, 16, 9, 9, dtype=torch.float64)
+    wanted = copy.deepcopy(layer).double()(x)
+    state = {name: value.double() for name, value in layer.state_dict().items()}
+    if how == "in a call":
+        single = layer(x.float())
+        assert torch.equal(torch.func.functional_call(layer, state, x), wanted)
+        assert torch.equal(layer(x.float()), single)
+        return
+    if how == "loaded":
+        layer.load_state_dict(state, assign=True)
+    else:
+        layer.weight, layer.bias = (nn.Parameter(state[name]) for name in ("weight", "bias"))
+    assert torch.equal(layer(x), wanted)
+
+
+@pytest.mark.parametrize("make", [sc.nn.GroupConv2d, sc.nn.GroupConvTranspose2d])
+def test_pairs_of_fields_without_filters_beside_others_with(make):
+    # from sign to trivial a filter has angular frequency 8, beyond any small kernel
+    signed, mixed = D8.sign(2) + D8.regular(1), D8.trivial(2) + D8.regular(1)
+    layer = make(signed, mixed, 3, padding=1, dtype=torch.float64)
+    assert_equivariant(layer, signed, mixed, size=6, tolerance=1e-12)
+    assert_matches_structure(layer, 6)
+    x = torch.randn(1, 18, 6, 6, dtype=torch.float64)
+    x[:, 2:] = 0
+    assert torch.equal(layer(x)[:, :2], layer(0 * x)[:, :2])
+    assert not torch.equal(layer(x)[:, 2:], layer(0 * x)[:, 2:])
+
+
 def test_it_is_pasted_back():
     layer = make()
     again = eval(repr(layer), {"GroupConv2d": sc.nn.GroupConv2d, "C8": C8, "D8": D8})

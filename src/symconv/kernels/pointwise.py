@@ -191,14 +191,17 @@ class _Pointwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, *weights = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return _gradients(ctx, g.contiguous(), x, weights)
+        with torch.autocast("cpu", enabled=False):  # `forward` ran without, whatever is on here
+            if not torch.is_grad_enabled():
+                return _gradients(ctx, g.contiguous(), *ctx.saved_tensors)
+            return _Pointwise._twice_differentiable(ctx, g)
 
+    @staticmethod
+    def _twice_differentiable(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         def plain(x: Tensor, *weights: Tensor) -> Tensor:
             return reference_pointwise(x, None, ctx.transform, ctx.blocks, *weights)
 
-        gx, *gw = torch.func.vjp(plain, x, *weights)[1](g)
+        gx, *gw = torch.func.vjp(plain, *ctx.saved_tensors)[1](g)
         gb = g.unflatten(1, (-1, ctx.transform.order)).sum((0, 2, 3)) if ctx.biased else None
         return gx, gb, None, None, *gw
 
@@ -222,7 +225,7 @@ class _Pointwise(torch.autograd.Function):
         return torch.vmap(reference_pointwise, in_dims)(*inputs), 0
 
 
-def _gradients(ctx: Any, g: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tuple[Any, ...]:
+def _gradients(ctx: Any, g: Tensor, x: Tensor, *weights: Tensor) -> tuple[Any, ...]:
     """Of the input, the bias and the blocks, as far as they are needed."""
     transform, blocks = ctx.transform, ctx.blocks
     gx = torch.empty_like(x) if ctx.needs_input_grad[0] else None

@@ -75,6 +75,8 @@ def expand(weight: Tensor, index: Tensor, basis: Tensor) -> Tensor:
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return expand(weight, index, basis)
+    if not functions:  # no filter of this kernel size exists
+        return weight.new_zeros(rows, outputs, columns, parts * basis.shape[2])
     mixed = weight.unflatten(-1, (-1, functions))
     # Outputs first, so that one product serves all filters of an output.
     if parts == 1 and mixed.shape[2] == 1:

@@ -313,7 +313,7 @@ def dihedral(N: int) -> Group:
 
 
 def _check_turns(N: int) -> None:
-    if not isinstance(N, Integral) or not 1 <= N <= planar.LARGEST:
+    if isinstance(N, bool) or not isinstance(N, Integral) or not 1 <= N <= planar.LARGEST:
         raise StructureError(f"a whole number N of turns from 1 to {planar.LARGEST}", repr(N))
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from symconv.errors import StructureError
 from symconv.lattice.groups import Group
 from symconv.models.kit import WINDOWS, Features, Kit, draw_he
 from symconv.models.matching import matched
@@ -105,6 +106,8 @@ def all_cnn(
         C; Cohen and Welling, Group equivariant convolutional networks (2016), section 8.2.
     """
     choice(windows, "windows", WINDOWS)
+    if not isinstance(dropout, tuple | list) or len(dropout) != 2:
+        raise StructureError("two probabilities as dropout, such as (0.2, 0.5)", repr(dropout))
     first, later = dropout
     recipe = partial(
         AllCNN,

@@ -211,9 +211,9 @@ def resnet(
         averaging shortcuts: He et al., Bag of tricks for image classification (2019), fig. 2c;
         Cohen and Welling, Group equivariant convolutional networks (2016).
     """
-    standard = depth in STAGES
-    if not standard and (isinstance(depth, bool) or not isinstance(depth, int) or depth % 6 != 2
-                         or depth < 8):  # fmt: skip
+    whole = isinstance(depth, int) and not isinstance(depth, bool)
+    standard = whole and depth in STAGES
+    if not standard and (not whole or depth % 6 != 2 or depth < 8):
         known = ", ".join(map(str, STAGES))
         raise StructureError(f"a depth among {known}, or 6 n + 2 such as 20 or 56", repr(depth))
     stem = stem or ("standard" if standard else "small")

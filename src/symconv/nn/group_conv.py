@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from symconv.errors import StructureError
 from symconv.functional import check_input, pad
 from symconv.kernels.tied import expand, source_of, spread, with_negatives
+from symconv.kernels.workspace import traced_for_export
 from symconv.lattice.centring import check_window, padded_more
 from symconv.lattice.filters import Block, Filter
 from symconv.lattice.orbits import Orbits
@@ -170,12 +171,12 @@ class _GroupConv(nn.Module):
         self.reset_parameters()
 
     def _register_tables(self) -> None:
-        device = self.weight.device
+        device, self._mixed_in = self.weight.device, self.weight.dtype
         with torch.inference_mode(False):  # tables made for inference could not be trained with
             for row, blocks in enumerate(self._filter.rows):
                 for column, block in enumerate(blocks):
                     for name, table in _tables(block.tie, block.out_size).items():
-                        kind = self.weight.dtype if table.dtype.kind == "f" else None
+                        kind = self._mixed_in if table.dtype.kind == "f" else None
                         held = torch.from_numpy(table).to(device, kind)
                         self.register_buffer(f"_{name}_{row}_{column}", held, persistent=False)
             bias = torch.from_numpy(source_of(self._offset.orbits, self.out_channels)).flatten()
@@ -219,8 +220,11 @@ class _GroupConv(nn.Module):
         return self._spread(self.weight)
 
     def _check_tables(self) -> None:
-        # Weights can be put in place of meta ones, which leaves the tables on meta.
-        if not torch.compiler.is_compiling() and self._bias_source.device != self.weight.device:
+        # Weights can be put in place of others, which leaves the tables on meta or of another type.
+        if torch.compiler.is_compiling():
+            return
+        mixed, weight = self._filter.steered, self.weight
+        if self._bias_source.device != weight.device or (mixed and self._mixed_in != weight.dtype):
             self._register_tables()
 
     def _current_filter(self) -> Tensor:
@@ -237,6 +241,7 @@ class _GroupConv(nn.Module):
         weight = self.weight
         reusable = (
             not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+            and not traced_for_export()
             and type(weight) is nn.Parameter
             and not weight.is_inference()
         )
