@@ -12,9 +12,9 @@ Steps = int | Fraction
 class ReceptiveField:
     """What one output position sees of the input, on the unbounded lattice, per space axis.
 
-    Output o sees the input positions from ``o * stride - padding`` to that plus ``size - 1``. Behind
-    an upsampling or a transposed convolution neighbouring outputs see fields of different phases:
-    there the field may be displaced by up to one position of the map that was upsampled.
+    Output o sees the input positions from ``o * stride - padding`` to that plus ``size - 1``.
+    Behind an upsampling or a transposed convolution neighbouring outputs see fields of different
+    phases: there the field may be displaced by up to one position of the map that was upsampled.
 
     Attributes:
         size: Input positions from the first to the last one seen; None on an axis that is seen
