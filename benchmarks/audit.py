@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import platform
-import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import conditions, interleaved, medians, resident, show
 from torch import Tensor, nn
 
 import symconv as sc
@@ -54,21 +52,10 @@ def forward(model: nn.Module, x: Tensor) -> Callable[[], Any]:
     return run
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of several calls, taken in turns so that all meet the same disturbances."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-    return {name: statistics.median(found) for name, found in times.items()}
+def seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of several calls, taken in turn."""
+    times = medians(interleaved(calls, rounds, warm=1))
+    return {name: found / 1e3 for name, found in times.items()}
 
 
 def parts(rounds: int) -> list[dict]:
@@ -84,7 +71,7 @@ def parts(rounds: int) -> list[dict]:
     calls = {"forward": forward(model, x)}
     for part in PARTS:
         calls[part] = lambda part=part: sc.audit(model, x, **only(part))
-    times = interleaved(calls, rounds)
+    times = seconds(calls, rounds)
     rows = []
     for part, taken in times.items():
         bar = BARS.get(part.replace("_", " "))
@@ -99,7 +86,7 @@ def whole(name: str, rounds: int) -> dict:
     rows = sc.audit(model, x).equivariance
     transforms = len({row.transform for row in rows or ()})
     calls = {"forward": forward(model, x), "audit": lambda: sc.audit(model, x)}
-    times = interleaved(calls, rounds)
+    times = seconds(calls, rounds)
     passes = (1 + 2 * transforms) * times["forward"]
     bar = passes + BARS["beyond the passes"]
     return {
@@ -148,18 +135,7 @@ def peak(task: str) -> float:
         sc.audit(model, x)
     else:
         forward(model, x)()
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
-def show(title: str, rows: list[dict]) -> None:
-    print(f"\n{title}")
-    names = list(rows[0])
-    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for line in (names, *cells):
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    return resident("VmHWM")
 
 
 def main() -> None:
@@ -175,13 +151,7 @@ def main() -> None:
         print(peak(options.peak))
         return
     names = options.networks.split(",")
-    report: dict[str, Any] = {
-        "versions": {
-            "torch": torch.__version__,
-            "symconv": sc.__version__,
-            "python": platform.python_version(),
-        },
-        "device": platform.processor() or platform.machine(),
+    report: dict[str, Any] = conditions() | {
         "ResNet-18 at 224, one part each": parts(options.rounds),
         "the whole audit at 224": [whole(name, options.rounds) for name in names],
         "memory at 224": [memory(name) for name in names],

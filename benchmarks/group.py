@@ -13,14 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 
 import torch
+from timing import (
+    against_plain,
+    conditions,
+    interleaved,
+    medians,
+    milliseconds,
+    resident,
+    show,
+    step,
+)
 from torch import nn
 
 import symconv as sc
@@ -83,33 +91,6 @@ def escnn_layer(name: str):
     return layer
 
 
-def milliseconds(call, rounds: int) -> list[float]:
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        call()
-        times.append(1e3 * (time.process_time() - start))
-    return times
-
-
-def interleaved(calls: dict, rounds: int) -> dict[str, list[float]]:
-    """Times of several calls, taken in turn so that all meet the same disturbances."""
-    times = {name: [] for name in calls}
-    for call in calls.values():
-        milliseconds(call, 3)
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name] += milliseconds(call, 1)
-    return times
-
-
-def step(layer: nn.Module, x: torch.Tensor, back: torch.Tensor) -> None:
-    """One forward and backward pass, gradients fresh as after `zero_grad()`."""
-    x.grad = None
-    layer.zero_grad()
-    layer(x).backward(back)
-
-
 def check(layer: nn.Module, group, size: int) -> None:
     """The layer is equivariant to the last bit and equals its plain twin."""
     field = layer.in_field
@@ -135,7 +116,7 @@ def construction(name: str, blocks: int, rounds: int) -> dict:
         "ours": lambda: resnet(group_layer(name), blocks),
         "plain": lambda: resnet(plain_layer, blocks),
     }
-    times = {key: statistics.median(t) for key, t in interleaved(calls, rounds).items()}
+    times = medians(interleaved(calls, rounds))
     row = {"group": name, "blocks": blocks, "first": statistics.median(runs), **times}
     try:
         row["escnn"] = milliseconds(lambda: resnet(escnn_layer(name), blocks), 1)[0]
@@ -150,23 +131,8 @@ def training(name: str, channels: int, batch: int, size: int, bar: str, rounds: 
     """Training step and inference of one layer, as ratios to the plain convolution."""
     layer = group_layer(name)(channels, channels, 3)
     check(layer, sc.groups.parse(name), size)
-    plain = layer.to_conv()
-    x = torch.randn(batch, channels, size, size, requires_grad=True)
-    back = torch.randn(batch, channels, size, size)
-    calls = {
-        "ours": lambda: step(layer, x, back),
-        "plain": lambda: step(plain, x, back),
-    }
-    times = interleaved(calls, rounds if size > 16 else 4 * rounds)
     row = {"group": name, "channels": channels, "batch": batch, "size": size}
-    for statistic in (statistics.median, min):
-        ours, theirs = (statistic(times[key]) for key in ("ours", "plain"))
-        row |= {f"{statistic.__name__} ms": ours, f"{statistic.__name__} ratio": ours / theirs}
-    layer.eval()
-    with torch.no_grad():
-        calls = {"ours": lambda: layer(x), "plain": lambda: plain(x)}
-        times = interleaved(calls, rounds if size > 16 else 4 * rounds)
-    row["inference ratio"] = statistics.median(times["ours"]) / statistics.median(times["plain"])
+    row |= against_plain(layer, batch, size, rounds)
     return row | {"bar": BARS[bar], "met": row["median ratio"] <= BARS[bar]}
 
 
@@ -189,13 +155,6 @@ def peak(kind: str) -> float:
     return resident("VmHWM") - before
 
 
-def resident(name: str) -> float:
-    """MiB that this process holds now (VmRSS) or held at its peak (VmHWM); Linux."""
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(name))
-    return int(line.split()[1]) / 1024
-
-
 def memory() -> list[dict]:
     """Peak memory of training steps, each kind in processes of its own."""
     rows = []
@@ -214,15 +173,6 @@ def memory() -> list[dict]:
     return rows
 
 
-def show(title: str, rows: list[dict]) -> None:
-    print(f"\n{title}")
-    names = list(rows[0])
-    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for line in (names, *cells):
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -234,17 +184,13 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    report = {
-        "versions": {"torch": torch.__version__, "symconv": sc.__version__,
-                     "python": platform.python_version()},
-        "device": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
+    report = conditions() | {
         "construction of a ResNet, ms": [
             construction(g, blocks, options.rounds) for blocks in (1, 2) for g in ("C4", "D4")
         ],
         "training step against plain": [training(*c, options.rounds) for c in CASES],
         "peak memory of training": memory(),
-    }  # fmt: skip
+    }
     for title, rows in report.items():
         if isinstance(rows, list):
             show(title, rows)

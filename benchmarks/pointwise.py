@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from unittest import mock
 
 import torch
+from timing import conditions, interleaved, medians, show, step
 from torch import nn
 
 import symconv as sc
@@ -69,25 +67,6 @@ def check(layer: nn.Module, name: str) -> None:
         layer.reset_parameters()
 
 
-def step(layer: nn.Module, x: torch.Tensor, back: torch.Tensor) -> None:
-    """One forward and backward pass, gradients fresh as after `zero_grad()`."""
-    x.grad = None
-    layer.zero_grad()
-    layer(x).backward(back)
-
-
-def interleaved(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Median milliseconds of calls taken in turn, so that all meet the same disturbances."""
-    times = {name: [] for name in calls}
-    for turn in range(rounds + 3):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if turn >= 3:
-                times[name].append(1e3 * (time.process_time() - start))
-    return {name: statistics.median(t) for name, t in times.items()}
-
-
 def compared(layers: dict[str, nn.Module], train: bool, rounds: int, shape: tuple) -> dict:
     """Milliseconds of a training step, or of inference."""
     x, back = torch.randn(shape, requires_grad=train), torch.randn(shape)
@@ -98,7 +77,7 @@ def compared(layers: dict[str, nn.Module], train: bool, rounds: int, shape: tupl
         for layer in layers.values():
             layer.eval()
     with torch.set_grad_enabled(train):
-        return interleaved(calls, rounds)
+        return medians(interleaved(calls, rounds))
 
 
 def bars(name: str, rounds: int, repeats: int) -> list[dict]:
@@ -163,15 +142,6 @@ def sweep(name: str, rounds: int) -> list[dict]:
     return rows
 
 
-def show(title: str, rows: list[dict]) -> None:
-    print(f"\n{title}")
-    names = list(rows[0])
-    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for line in (names, *cells):
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -180,12 +150,7 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    report = {
-        "versions": {"torch": torch.__version__, "symconv": sc.__version__,
-                     "python": platform.python_version()},
-        "device": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    report = conditions()
     print("  ".join(f"{key}: {value}" for key, value in report.items()))
     if options.sweep is None:
         against = f"{CHANNELS} channels, {SIZE}x{SIZE}, batch {BATCH}"

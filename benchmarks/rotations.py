@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
-import statistics
 import warnings
 
 import numpy as np
 import torch
-from group import construction, interleaved, show, step
+from group import construction
 from scipy.optimize import minimize
+from timing import against_plain, conditions, show
 from torch import nn
 
 import symconv as sc
@@ -123,21 +122,10 @@ def training(channels: int, batch: int, size: int, kernel: int, rounds: int) -> 
     C8 = sc.groups.parse("C8")
     field = C8.regular(channels // 8)
     layer = sc.nn.GroupConv2d(field, field, kernel, padding=kernel // 2)
-    plain = layer.to_conv()
-    x = torch.randn(batch, channels, size, size, requires_grad=True)
-    assert torch.equal(layer(x), plain(x)), "the plain twin gives another answer"
-    back = torch.randn(batch, channels, size, size)
-    calls = {"ours": lambda: step(layer, x, back), "plain": lambda: step(plain, x, back)}
-    times = interleaved(calls, rounds if size > 8 else 4 * rounds)
+    x = torch.randn(2, channels, size, size)
+    assert torch.equal(layer(x), layer.to_conv()(x)), "the plain twin gives another answer"
     row = {"channels": channels, "batch": batch, "size": size, "kernel": kernel}
-    for statistic in (statistics.median, min):
-        ours, theirs = (statistic(times[key]) for key in ("ours", "plain"))
-        row |= {f"{statistic.__name__} ms": ours, f"{statistic.__name__} ratio": ours / theirs}
-    layer.eval()
-    with torch.no_grad():
-        calls = {"ours": lambda: layer(x), "plain": lambda: plain(x)}
-        times = interleaved(calls, rounds)
-    row["inference ratio"] = statistics.median(times["ours"]) / statistics.median(times["plain"])
+    row |= against_plain(layer, batch, size, rounds)
     return row | {"bar": BARS["step"], "met": row["median ratio"] <= BARS["step"]}
 
 
@@ -277,12 +265,7 @@ def main() -> None:
         show("rings: radius / width in taps", [choose(kernel) for kernel in range(2, 8)])
         show("cut-offs of a 5 x 5 filter, angular frequencies", cutoffs())
         return
-    report = {
-        "versions": {"torch": torch.__version__, "symconv": sc.__version__,
-                     "python": platform.python_version()},
-        "device": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    report = conditions()
     parts = {
         "relative error of a C8 lifting layer at 45 degrees, interior": errors,
         "class scores under rotation, relative change": score_errors,

@@ -12,6 +12,13 @@ from symconv.auditing.call import Call
 from symconv.auditing.counts import _tabulated, _watch, count
 from symconv.auditing.state import left_as_found
 
+# Torch's own words on its slower paths, said once a process: whichever test comes first hears them.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
+    pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile"),
+]
+
+
 HEADS = 2
 
 

@@ -177,3 +177,13 @@ def test_what_was_not_measured_has_no_verdict():
     rows = [row for row in sc.audit(net, X).equivariance if row.error is None and not row.layer]
     assert rows
     assert all(row.verdict is None for row in rows)
+
+
+@pytest.mark.parametrize("output", ["text", None])
+def test_outputs_that_are_no_tensors_are_named(output):
+    report = sc.audit(Of(lambda m, x: (m.layer(x), output)[1], layer=nn.Conv2d(3, 2, 3)), X)
+    assert report.total.macs == 2 * 27 * 14 * 14
+    assert report.receptive_field is None
+    assert "no tensor" in report.reasons["receptive_field"]
+    for part in ("equivariance", "sizes"):
+        assert f"got {type(output).__name__}" in report.reasons[part]

@@ -72,8 +72,9 @@ def audit(
         call.check()
     counted = part("counts", counts, lambda: count(call))
     fields = part("receptive_field", receptive_field, lambda: receptive_fields(call))
-    if fields and fields.output is None and fields.unknown:
-        reasons["receptive_field"] = "; ".join(fields.unknown)
+    if fields and fields.output is None:
+        why = fields.unknown or ("the output holds no tensor whose field is known",)
+        reasons["receptive_field"] = "; ".join(why)
     measured = part("equivariance", equivariance, lambda: measure(call, group, fields))
     rows = counted.layers if counted else ()
     return Audit(

@@ -232,7 +232,7 @@ def _rows(
         by_name.setdefault(trace.name, []).append(place)
     rows = []
     own = [traces[i].local[move.name] for i in by_name.pop("", [])]
-    notes = [picture.note, classes, _unusual(move), _unmoved(move, traces)]
+    notes = [picture.note, classes, _unusual(move, picture.dimension), _unmoved(move, traces)]
     rows.append(_row(move, "", [total], own, notes, interior, picture))
     for name, places in by_name.items():
         local = [traces[i].local[move.name] for i in places]
@@ -249,11 +249,12 @@ def _unmoved(move: Move, traces: Sequence[Trace]) -> str | None:
     return "channels of layers without a field are taken to stay where they are"
 
 
-def _unusual(move: Move) -> str | None:
+def _unusual(move: Move, dimension: int) -> str | None:
     if move.source == "given":
         return None
+    edge = {1: "both ends", 2: "the inscribed circle"}.get(dimension, "the inscribed ball")
     within = "; positions within 0.9 of that circle" if move.keeps else ""
-    return "input below a quarter cycle per pixel, faded out towards the inscribed circle" + within
+    return f"input below a quarter cycle per pixel, faded out towards {edge}{within}"
 
 
 def _row(

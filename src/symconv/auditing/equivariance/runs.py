@@ -24,6 +24,7 @@ from symconv.auditing.equivariance.watch import (
     replaced,
     transformed,
 )
+from symconv.errors import StructureError
 
 NOT_CALLED = "it was not called"
 
@@ -275,6 +276,8 @@ def outputs_of(
     with Watch(call.model, picture.size, visitor) as watch:
         output = call.run()
     found = [t for _, t in tensors_of(output) if t.is_floating_point()]
+    if not found:
+        raise StructureError("an output that holds real numbers", type(output).__name__)
     return found, [watch.layout_of(t) for t in found]
 
 
@@ -286,4 +289,4 @@ def _classes(outputs: Sequence[Tensor], whole: Trace) -> str | None:
     if plain.shape != outputs[0].shape or plain.shape[1] < 2:
         return None
     kept = int((plain.argmax(1) == outputs[0].argmax(1)).sum())
-    return f"the same class for {kept} of {len(plain)}"
+    return f"the same class for {kept} of {len(plain)} item{'s' if len(plain) > 1 else ''}"

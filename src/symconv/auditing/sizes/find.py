@@ -17,6 +17,7 @@ from symconv.auditing.sizes.laws import FAR, exported, laws, names
 from symconv.auditing.sizes.leak import leak
 from symconv.auditing.sizes.probe import Probe, Size, quiet, replaced
 from symconv.auditing.state import left_as_found
+from symconv.errors import StructureError
 
 STEPS = (
     1,
@@ -105,6 +106,8 @@ def _by_shapes(probe: Probe) -> Sizes:
     """All that shapes alone tell."""
     try:
         first = probe.run(probe.blank(probe.base))[0]
+    except StructureError:
+        raise
     except Exception as error:
         raise ValueError(
             f"shapes alone do not decide what the model does ({type(error).__name__})"

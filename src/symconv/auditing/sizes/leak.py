@@ -26,9 +26,9 @@ def leak(probe: Probe, smallest: Size, steps: Size) -> tuple[bool | None, tuple[
         if reached or changed > 1e-3:
             shown = ["x".join(map(str, n)) for n in (size, canvas)]
             return True, (
-                f"what lies beside a {shown[0]} picture on a canvas of {shown[1]} reaches "
+                f"what lies beside an input of {shown[0]} on a canvas of {shown[1]} reaches "
                 f"{100 * reached:.3g} % of its valid outputs; zeros there change them by "
-                f"{100 * changed:.2g} %",
+                f"{100 * changed:.3g} %",
             )
     return False, ()
 

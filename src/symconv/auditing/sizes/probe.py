@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from symconv.auditing.call import Call, tensors_of
 from symconv.auditing.receptive.fields import spatial_input
+from symconv.errors import StructureError
 
 Size = tuple[int, ...]
 
@@ -61,11 +62,14 @@ class Probe:
         )
         with _scope(self.call.model) as scope:
             try:
-                found = [t for _, t in tensors_of(self.call.replaced(*args, **kwargs).run())]
+                output = self.call.replaced(*args, **kwargs).run()
             except Exception:
                 self.failed_in = scope[-1] if scope else None
                 raise
-        if not found or any(t.numel() == 0 for t in found):
+        found = [t for _, t in tensors_of(output)]
+        if not found:
+            raise StructureError("an output that holds tensors", type(output).__name__)
+        if any(t.numel() == 0 for t in found):
             self.failed_in = None
             raise ValueError("an empty output")
         return found
