@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from group import construction
 from scipy.optimize import minimize
-from timing import against_plain, conditions, show
+from timing import against_plain, conditions, interleaved, medians, show
 from torch import nn
 
 import symconv as sc
@@ -115,6 +115,23 @@ def constructions(rounds: int) -> list[dict]:
     bar = BARS["construct"]
     built = [construction("C8", blocks, rounds) for blocks in (1, 2)]
     return [row | {"bar": bar, "met": max(row["first"], row["ours"]) <= bar} for row in built]
+
+
+def reference_networks(rounds: int) -> list[dict]:
+    """Construction of ResNets of `symconv.models`, initial weights and the match of widths too."""
+    rows = []
+    for depth, width in ((20, 16), (18, 64)):
+        calls = {
+            "ours": lambda d=depth: sc.models.resnet(d, "C8", classes=10),
+            "unmatched": lambda d=depth, w=width: sc.models.resnet(
+                d, "C8", classes=10, match=None, width=w // 8
+            ),
+            "plain": lambda d=depth: sc.models.resnet(d, classes=10),
+        }
+        times = medians(interleaved(calls, rounds, warm=1))
+        bar = BARS["construct"]
+        rows.append({"depth": depth, **times, "bar": bar, "met": times["ours"] <= bar})
+    return rows
 
 
 def training(channels: int, batch: int, size: int, kernel: int, rounds: int) -> dict:
@@ -270,6 +287,7 @@ def main() -> None:
         "relative error of a C8 lifting layer at 45 degrees, interior": errors,
         "class scores under rotation, relative change": score_errors,
         "construction of a C8 ResNet, ms": lambda: constructions(options.rounds),
+        "construction of symconv.models.resnet, ms": lambda: reference_networks(options.rounds),
         "training step of a C8 layer against plain": lambda: [
             training(*case, options.rounds) for case in CASES
         ],

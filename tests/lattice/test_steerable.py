@@ -143,3 +143,19 @@ def test_other_kernels_and_fields_are_refused():
         Filter.of(C8.trivial(1), C8.regular(1), (3, 5))
     with pytest.raises(StructureError, match="C8"):
         Filter.of(groups.cyclic(4).trivial(1), C8.regular(1), (3, 3))
+
+
+@pytest.mark.parametrize("name", ["C4", "D4", "C8", "D6"])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_the_mean_square_of_a_filter_is_that_of_its_entries(name, kernel):
+    torch = pytest.importorskip("torch")
+    nn = pytest.importorskip("symconv.nn")
+    group = groups.parse(name)
+    torch.manual_seed(0)
+    into, out = group.regular(6) + group.trivial(8), group.trivial(12) + group.regular(6)
+    layer = nn.GroupConv2d(into, out, kernel, bias=False)
+    squares = []
+    for _ in range(20):
+        torch.nn.init.normal_(layer.weight)
+        squares.append(float(layer.filter().detach().square().mean()))
+    assert np.mean(squares) == pytest.approx(layer.filter_mean_square, rel=0.05)

@@ -122,7 +122,9 @@ def test_any_size_and_batch(name, group):
 def test_half_precision(name):
     network, x = network_and_input(name, dtype=torch.float32)
     with torch.no_grad():
-        expected = network(x)
+        for _ in range(30):  # norms that know their input: without, 50 layers multiply its scale
+            network.train()(x)
+        expected = network.eval()(x)
         with torch.autocast("cpu", torch.bfloat16):
             y = network(x)
     assert torch.isfinite(y).all()

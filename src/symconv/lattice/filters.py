@@ -140,6 +140,14 @@ class Filter:
             return Orbits(np.where(sign, np.arange(sign.size), ABSENT), sign, sign.size)
         return Orbits(weight, sign, self.count)
 
+    @property
+    def mean_square(self) -> float:
+        """Mean square of the entries, in expectation, for free weights of variance 1."""
+        rows = range(len(self.rows))
+        outputs = (b[0].blocks * b[0].out_copies * b[0].out_size for b in self.rows)
+        total = sum(n * self.live_inputs(row) for n, row in zip(outputs, rows, strict=True))
+        return total / math.prod(self.shape)
+
     def live_inputs(self, row: int) -> float:
         """Mean number of entries not forced to zero, for an output of one representation."""
         return sum(block.live_inputs for block in self.rows[row])

@@ -158,14 +158,12 @@ def convolutions(network: nn.Module) -> list[Any]:
 def draw_normal(layer: Any, deviation: float) -> None:
     """Draw a layer's weights so that the entries of its filter have this standard deviation.
 
-    A filter spread from the free weights of a group is brought to it as a whole, whatever the
-    share of a weight in the entries.
+    Of a group's filter in the mean over its entries, whatever the share of a weight in them.
     """
     if layer.weight.is_meta:
         return
-    layer.weight.normal_(0, deviation)
-    if hasattr(layer, "filter"):
-        layer.weight.mul_(deviation / layer.filter().square().mean().sqrt())
+    share = layer.filter_mean_square if hasattr(layer, "filter_mean_square") else 1.0
+    layer.weight.normal_(0, deviation / math.sqrt(share))
     if layer.bias is not None:
         layer.bias.zero_()
 

@@ -212,6 +212,15 @@ class _GroupConv(nn.Module):
                 live = max(1.0, max(map(self._filter.live_inputs, rows)))
                 self.bias.uniform_(-1 / math.sqrt(live), 1 / math.sqrt(live))
 
+    @property
+    def filter_mean_square(self) -> float:
+        """Mean square of the filter's entries, in expectation, for weights of variance 1.
+
+        1 on the lattice where no entry is forced to zero; what schemes of initial weights that
+        ask for a variance of the entries divide by.
+        """
+        return self._filter.mean_square
+
     # The filter
 
     def filter(self) -> Tensor:
