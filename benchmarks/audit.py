@@ -151,14 +151,15 @@ def main() -> None:
         print(peak(options.peak))
         return
     names = options.networks.split(",")
-    report: dict[str, Any] = conditions() | {
-        "ResNet-18 at 224, one part each": parts(options.rounds),
-        "the whole audit at 224": [whole(name, options.rounds) for name in names],
-        "memory at 224": [memory(name) for name in names],
+    report = conditions()
+    tables: dict[str, Callable[[], list[dict]]] = {
+        "ResNet-18 at 224, one part each": lambda: parts(options.rounds),
+        "the whole audit at 224": lambda: [whole(name, options.rounds) for name in names],
+        "memory at 224": lambda: [memory(name) for name in names],
     }
-    for title, rows in report.items():
-        if isinstance(rows, list):
-            show(title, rows)
+    for title, table in tables.items():
+        report[title] = table()
+        show(title, report[title])
     if options.json:
         options.json.write_text(json.dumps(report, indent=2))
 
