@@ -1,0 +1,92 @@
+// The Python module: addresses and sizes come in, nothing of torch is known here.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "operators.h"
+
+namespace nb = nanobind;
+using namespace symconv;
+
+namespace {
+
+const std::vector<const Isa*>& sets() {
+  static const std::vector<const Isa*> all = {
+#ifdef SYMCONV_X86
+      &avx512::table, &avx2::table,
+#endif
+      &portable::table};
+  return all;
+}
+
+const Isa& named(const std::string& name) {
+  for (const Isa* isa : sets())
+    if (isa->runs_here() && name == isa->name) return *isa;
+  throw nb::value_error("no such instruction set on this machine");
+}
+
+typedef std::vector<int64_t> Numbers;
+
+void take(Numbers::const_iterator& from, int64_t* to, int count) {
+  for (int i = 0; i < count; ++i) to[i] = *from++;
+}
+
+// In the order in which symconv.kernels.native writes them.
+Local local_job(const Numbers& numbers) {
+  if (numbers.size() != 5 + 18 + 7) throw nb::value_error("30 numbers make a local correlation");
+  Local j{};
+  auto at = numbers.begin();
+  for (int64_t* to : {&j.batch, &j.groups, &j.c, &j.o, &j.filters}) *to = *at++;
+  for (int64_t* to : {j.size, j.out, j.kernel, j.stride, j.dilation, j.before}) take(at, to, 3);
+  take(at, j.x_strides, 5);
+  take(at, j.y_strides, 2);
+  return j;
+}
+
+typedef uintptr_t Address;
+
+void run_local(int which, const std::string& isa, int type, const Numbers& numbers, Address x,
+               Address w, Address y, Address bias, Address labels, Address result, int threads) {
+  Local j = local_job(numbers);
+  j.x = (const void*)x, j.w = (const void*)w, j.y = (const void*)y, j.bias = (const void*)bias;
+  j.labels = (const int64_t*)labels, j.result = (void*)result;
+  const LocalTable& k = named(isa).local[type];
+  nb::gil_scoped_release release;
+  which == 0   ? local_forward(k, j, threads)
+  : which == 1 ? local_adjoint(k, j, threads)
+               : local_weight_gradient(k, j, threads);
+}
+
+nb::ndarray<nb::pytorch> empty(int type, const std::vector<size_t>& shape) {
+  static const nb::dlpack::dtype dtypes[] = {
+      {uint8_t(nb::dlpack::dtype_code::Float), 32, 1},
+      {uint8_t(nb::dlpack::dtype_code::Float), 64, 1},
+      {uint8_t(nb::dlpack::dtype_code::Bfloat), 16, 1}};
+  size_t bytes = dtypes[type].bits / 8;
+  for (size_t extent : shape) bytes *= extent;
+  auto* block = new Memory::Block(memory().take(bytes));
+  nb::capsule owner(block, [](void* held) noexcept {
+    auto* block = static_cast<Memory::Block*>(held);
+    memory().give(*block);
+    delete block;
+  });
+  return nb::ndarray<nb::pytorch>(block->data, shape.size(), shape.data(), owner, nullptr,
+                                  dtypes[type]);
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+  m.doc() = "Compiled kernels; see symconv.kernels.native.";
+  m.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const Isa* isa : sets())
+      if (isa->runs_here()) names.push_back(isa->name);
+    return names;
+  });
+  m.def("has_threads", [] { return fork_of_torch() != nullptr; });
+  m.def("kept_bytes", [] { return memory().kept(); });
+  m.def("empty", &empty);
+  m.def("run_local", &run_local);
+}

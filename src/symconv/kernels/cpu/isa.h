@@ -1,0 +1,39 @@
+// The table of entry points that one instruction set offers; isa.cpp fills one in per set.
+#pragma once
+
+#include "job.h"
+
+namespace symconv {
+
+struct LocalTable {
+  void (*plan_forward)(Local&);
+  void (*plan_adjoint)(Local&, int threads);
+  void (*plan_weight)(Local&);
+  void (*fill_tables)(const Local&);
+  void (*list_positions)(const Local&);
+  int64_t (*layout_chunks)(const Local&);
+  int64_t (*blocks)(const Local&);
+  int64_t (*result_rows)(const Local&);
+  int64_t (*lines)(const Local&);
+  void (*lay_input)(const Local&, int64_t chunk, int worker);
+  void (*unlay_input)(const Local&, int64_t chunk, int worker);
+  void (*forward)(const Local&, int64_t chunk, int worker);
+  void (*adjoint)(const Local&, int64_t chunk, int worker);
+  void (*weight_of_positions)(const Local&, int64_t chunk, int worker);
+  void (*pack_outputs)(const Local&, int64_t chunk, int worker);
+  void (*weight_of_filters)(const Local&, int64_t chunk, int worker);
+};
+
+struct Isa {
+  const char* name;
+  bool (*runs_here)();
+  LocalTable local[types];
+};
+
+namespace portable { extern const Isa table; }
+#ifdef SYMCONV_X86
+namespace avx2 { extern const Isa table; }
+namespace avx512 { extern const Isa table; }
+#endif
+
+}  // namespace symconv

@@ -1,0 +1,50 @@
+// What an operator is asked to do: plain data, the same for every instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace symconv {
+
+enum Type : int { float32, float64, bfloat16_type, types };
+
+// A local correlation over three axes of space (fewer are led by axes of size one).
+//
+//     y[b, g o + p, l] = bias + sum over taps t, channels i of
+//                        x[b, g c + i, stride l + dilation t - before] * w[label[l], t, i, g o + p]
+struct Local {
+  int64_t batch, groups, c, o;  // c and o: channels of one group
+  int64_t filters;
+  int64_t size[3], out[3], kernel[3], stride[3], dilation[3], before[3];
+  int64_t x_strides[5];  // batch, channel, space; in elements
+  int64_t y_strides[2];  // batch, channel; positions of y are contiguous
+  const void *x, *w, *y, *bias;  // what is read; bias (channels, positions) or null
+  const int64_t* labels;         // null: the filter of position l is l
+  void* result;                  // y, x (contiguous) or w (contiguous)
+
+  // Planned:
+  int64_t reach[3];   // positions of the padded input that the windows touch
+  int64_t positions;  // of the output
+  int64_t lanes;      // the batch as it is laid out: padded where it runs in vector lanes
+  bool batch_in_lanes;
+  int64_t block;      // output positions that are worked on together
+  int64_t slices;     // of the input, in the gradient to it
+  int64_t bytes_shared, bytes_worker;  // scratch
+  char *shared, *worker;
+  int64_t laid_offset, table_offset;   // in `shared`: labels' lists and packed y, see local.h
+};
+
+// A product with k chosen inputs for each output, see sparse.h.
+struct Sparse {
+  int64_t batch, inputs, outputs, fan_in;
+  int64_t x_strides[2], y_strides[2];
+  const void *x, *w, *y;
+  const void* index;  // uint16 or int32
+  bool narrow;        // uint16
+  void* result;
+  int64_t lanes, blocks;
+  int64_t bytes_shared, bytes_worker;
+  char *shared, *worker;
+};
+
+}  // namespace symconv

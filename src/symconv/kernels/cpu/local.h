@@ -1,0 +1,413 @@
+// Local correlation and its two gradients: one small product per output position.
+//
+// The input is laid out once as [position][channel][batch], zero padding included, so that the taps
+// along the last axis of a window follow each other in memory and the batch of one entry lies
+// together: neither strides that are powers of two nor irregular taps cost anything. Every filter
+// is read (or written) once for the whole batch.
+//
+// No result depends on the number of threads: output positions and filters are independent, and in
+// the gradient to the input a slice of the input belongs to one thread, which adds to it what all
+// output positions give, in their order.
+#pragma once
+
+#include "job.h"
+#include "layout.h"
+
+namespace symconv {
+namespace SYMCONV_ISA {
+
+SYMCONV_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+SYMCONV_INLINE int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+SYMCONV_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0
+SYMCONV_INLINE int64_t rounded(int64_t a, int64_t to) { return ceil_div(a, to) * to; }
+
+constexpr int64_t cache_line = 64;
+constexpr int64_t piece = 256;        // positions of a row that are laid out together
+constexpr int64_t block_bytes = 1 << 16;
+
+// Part of the taps of a window, along one axis.
+struct Taps {
+  int64_t from[3], to[3];
+};
+
+// Taps that follow each other both in the laid out input and in the filter.
+struct Run {
+  int64_t x, w, n;  // offset in the input, first row of the filter, rows
+};
+
+template <class S>
+struct LocalKernel {
+  typedef typename Compute<S>::type T;
+  static constexpr int64_t lanes = Lanes<T>::count;
+
+  static int64_t channels(const Local& j) { return j.groups * j.c; }
+  static int64_t outputs(const Local& j) { return j.groups * j.o; }
+  static int64_t taps(const Local& j) { return j.kernel[0] * j.kernel[1] * j.kernel[2]; }
+  static int64_t rows(const Local& j) { return taps(j) * j.c; }
+  static int64_t point(const Local& j) { return channels(j) * j.lanes; }
+  static int64_t filter(const Local& j) { return rows(j) * outputs(j); }
+  // Entries of a packed output position: [o][batch] or, with room to read on, [batch][o].
+  static int64_t wide(const Local& j) { return rounded(outputs(j), lanes) + lanes; }
+  static int64_t packed(const Local& j) {
+    return j.batch_in_lanes ? outputs(j) * j.lanes : j.batch * wide(j);
+  }
+  static int64_t laid(const Local& j) {
+    return j.reach[0] * j.reach[1] * j.reach[2] * point(j) + lanes;
+  }
+
+  // -- scratch ------------------------------------------------------------------------------------
+
+  struct Shared {
+    T* x;
+    int64_t *in, *out, *bias, *first, *list;
+    T* y;
+  };
+  static Shared shared(const Local& j) {
+    Shared s;
+    s.x = (T*)j.shared;
+    s.in = (int64_t*)(j.shared + rounded(laid(j) * sizeof(T), cache_line));
+    s.out = s.in + point(j);
+    s.bias = s.out + packed(j);
+    s.first = s.bias + packed(j);
+    s.list = s.first + (j.labels ? j.filters + 1 : 0);
+    s.y = (T*)rounded(int64_t(s.list + (j.labels ? j.positions : 0)), cache_line);
+    return s;
+  }
+
+  static void prepare(Local& j, bool in_lanes, bool packs_all) {
+    for (int a = 0; a < 3; ++a)
+      j.reach[a] = j.stride[a] * (j.out[a] - 1) + j.dilation[a] * (j.kernel[a] - 1) + 1;
+    j.positions = j.out[0] * j.out[1] * j.out[2];
+    j.batch_in_lanes = in_lanes;
+    j.lanes = in_lanes ? rounded(j.batch, lanes) : j.batch;
+    const int64_t item = packed(j) * sizeof(T);
+    j.block = largest(1, least(2 * lanes, block_bytes / item));
+    const int64_t tables = point(j) + 2 * packed(j) + (j.labels ? j.filters + 1 + j.positions : 0);
+    j.bytes_shared = rounded(laid(j) * sizeof(T), cache_line) + 8 * tables + cache_line +
+                     (packs_all ? (j.positions * packed(j) + lanes) * sizeof(T) : 0);
+    j.bytes_worker = (j.block * packed(j) + lanes) * sizeof(T);
+    j.bytes_worker = rounded(j.bytes_worker, cache_line);
+  }
+
+  static void fill_tables(const Local& j) {
+    Shared s = shared(j);
+    const int64_t c = channels(j), o = outputs(j);
+    for (int64_t i = 0; i < c; ++i)
+      for (int64_t b = 0; b < j.lanes; ++b)
+        s.in[i * j.lanes + b] =
+            b < j.batch ? b * j.x_strides[0] + i * j.x_strides[1] : int64_t(-1);
+    for (int64_t q = 0; q < packed(j); ++q) {
+      const int64_t b = j.batch_in_lanes ? q % j.lanes : q / wide(j);
+      const int64_t i = j.batch_in_lanes ? q / j.lanes : q % wide(j);
+      const bool real = b < j.batch && i < o;
+      s.out[q] = real ? b * j.y_strides[0] + i * j.y_strides[1] : int64_t(-1);
+      s.bias[q] = i * j.positions;
+    }
+  }
+
+  // -- the input, laid out ------------------------------------------------------------------------
+
+  static int64_t layout_chunks(const Local& j) {
+    return j.reach[0] * j.reach[1] * ceil_div(j.reach[2], piece);
+  }
+
+  static void lay_input(const Local& j, int64_t chunk, int) {
+    Shared s = shared(j);
+    const int64_t pieces = ceil_div(j.reach[2], piece), p = point(j);
+    const int64_t row = chunk / pieces, from = chunk % pieces * piece;
+    const int64_t to = least(from + piece, j.reach[2]);
+    const int64_t i0 = row / j.reach[1] - j.before[0], i1 = row % j.reach[1] - j.before[1];
+    T* line = s.x + row * j.reach[2] * p;
+    const bool inside = i0 >= 0 && i0 < j.size[0] && i1 >= 0 && i1 < j.size[1];
+    int64_t first = inside ? least(largest(from, j.before[2]), to) : to;
+    const int64_t last = largest(first, least(to, j.before[2] + j.size[2]));
+    std::memset(line + from * p, 0, (first - from) * p * sizeof(T));
+    std::memset(line + last * p, 0, (to - last) * p * sizeof(T));
+    if (last > first)
+      lay((const S*)j.x + i0 * j.x_strides[2] + i1 * j.x_strides[3] +
+              (first - j.before[2]) * j.x_strides[4],
+          s.in, p, j.x_strides[4], last - first, line + first * p, p);
+  }
+
+  // Back: a row of the gradient to the input, which is contiguous, without its padding.
+  static int64_t result_rows(const Local& j) { return j.size[0] * j.size[1]; }
+
+  static void unlay_input(const Local& j, int64_t row, int) {
+    Shared s = shared(j);
+    const int64_t p0 = row / j.size[1] + j.before[0], p1 = row % j.size[1] + j.before[1];
+    S* to = (S*)j.result + row * j.size[2];
+    int64_t count = largest(0, least(j.size[2], j.reach[2] - j.before[2]));
+    if (p0 >= j.reach[0] || p1 >= j.reach[1]) count = 0;
+    if (count)
+      unlay(s.x + ((p0 * j.reach[1] + p1) * j.reach[2] + j.before[2]) * point(j), point(j), s.in,
+            point(j), count, to);
+    if (count == j.size[2]) return;
+    for (int64_t q = 0; q < point(j); ++q)
+      if (s.in[q] >= 0)
+        std::memset(to + s.in[q] + count, 0, (j.size[2] - count) * sizeof(S));
+  }
+
+  // -- windows ------------------------------------------------------------------------------------
+
+  static Taps all_taps(const Local& j) {
+    return {{0, 0, 0}, {j.kernel[0], j.kernel[1], j.kernel[2]}};
+  }
+
+  // Calls use(run) for the taps of a window in the order of the filter.
+  template <class Use>
+  static SYMCONV_INLINE void each_run(const Local& j, const Taps& t, const Use& use) {
+    const int64_t p = point(j);
+    const bool joined = j.dilation[2] == 1 && j.groups == 1;
+    for (int64_t t0 = t.from[0]; t0 < t.to[0]; ++t0)
+      for (int64_t t1 = t.from[1]; t1 < t.to[1]; ++t1) {
+        const int64_t x = (j.dilation[0] * t0 * j.reach[1] + j.dilation[1] * t1) * j.reach[2];
+        const int64_t w = (t0 * j.kernel[1] + t1) * j.kernel[2];
+        if (joined) {
+          use(Run{(x + t.from[2]) * p, (w + t.from[2]) * j.c, (t.to[2] - t.from[2]) * j.c});
+          continue;
+        }
+        for (int64_t t2 = t.from[2]; t2 < t.to[2]; ++t2)
+          use(Run{(x + j.dilation[2] * t2) * p, (w + t2) * j.c, j.c});
+      }
+  }
+
+  static int64_t most_runs(const Local& j) { return taps(j); }
+
+  // Where the window of an output position begins in the laid out input.
+  static int64_t start(const Local& j, int64_t l) {
+    const int64_t l2 = l % j.out[2], l1 = l / j.out[2] % j.out[1], l0 = l / j.out[2] / j.out[1];
+    return ((l0 * j.stride[0] * j.reach[1] + l1 * j.stride[1]) * j.reach[2] + l2 * j.stride[2]) *
+           point(j);
+  }
+  static int64_t label(const Local& j, int64_t l) { return j.labels ? j.labels[l] : l; }
+
+  // -- output -------------------------------------------------------------------------------------
+
+  static void plan_forward(Local& j) {
+    const int64_t by_o = rounded(j.o, lanes) * j.batch, by_batch = rounded(j.batch, lanes) * j.o;
+    prepare(j, by_batch <= by_o && j.batch >= lanes, false);
+    // Each worker: the packed outputs of a block, the runs, the last filter with room to read on.
+    j.bytes_worker += 4 * 8 * most_runs(j) + cache_line +
+                      rounded((filter(j) + lanes) * sizeof(S), cache_line);
+  }
+
+  static int64_t blocks(const Local& j) { return ceil_div(j.positions, j.block); }
+
+  static void forward(const Local& j, int64_t chunk, int worker) {
+    Shared s = shared(j);
+    T* y = (T*)(j.worker + worker * j.bytes_worker);
+    int64_t* offsets[3];
+    offsets[0] = (int64_t*)(y + rounded(j.block * packed(j) + lanes, cache_line / sizeof(T)));
+    offsets[1] = offsets[0] + most_runs(j);
+    offsets[2] = offsets[1] + most_runs(j);
+    S* spare = (S*)rounded(int64_t(offsets[2] + most_runs(j)), cache_line);
+    int count = 0;
+    const int64_t step = j.batch_in_lanes ? outputs(j) : outputs(j);
+    each_run(j, all_taps(j), [&](const Run& run) {
+      offsets[0][count] = run.x;
+      offsets[1][count] = run.w * step;
+      offsets[2][count++] = run.n;
+    });
+    const int64_t from = chunk * j.block, to = least(from + j.block, j.positions);
+    const bool spills = !j.batch_in_lanes && j.o % lanes;
+    for (int64_t l = from; l < to; ++l) {
+      const S* w = (const S*)j.w + label(j, l) * filter(j);
+      if (spills && label(j, l) == j.filters - 1) {
+        std::memcpy(spare, w, filter(j) * sizeof(S));
+        std::memset((void*)(spare + filter(j)), 0, lanes * sizeof(S));
+        w = spare;
+      }
+      const S* next = l + 1 < j.positions ? (const S*)j.w + label(j, l + 1) * filter(j) : w;
+      Prefetch ahead{(const char*)next, int64_t(filter(j) * sizeof(S))};
+      const T* x = s.x + start(j, l);
+      T* to_y = y + (l - from) * packed(j);
+      for (int64_t g = 0; g < j.groups; ++g) {
+        const T* xg = x + g * j.c * j.lanes;
+        const S* wg = w + g * j.o;
+        if (j.batch_in_lanes)
+          Product<S, T, T>::run(wg, outputs(j), 1, j.o, xg, j.lanes, j.lanes,
+                                {offsets[1], offsets[0], offsets[2], count},
+                                to_y + g * j.o * j.lanes, j.lanes, Write::set, ahead);
+        else
+          Product<T, S, T>::run(xg, j.lanes, 1, j.batch, wg, outputs(j), j.o,
+                                {offsets[0], offsets[1], offsets[2], count}, to_y + g * j.o,
+                                wide(j), Write::set, ahead);
+        ahead = {};
+      }
+    }
+    unlay(y, packed(j), s.out, packed(j), to - from, (S*)j.result + from,
+          j.bias ? (const S*)j.bias + from : nullptr, s.bias);
+  }
+
+  // -- gradient to the input ----------------------------------------------------------------------
+
+  static void plan_adjoint(Local& j, int threads) {
+    prepare(j, 2 * j.batch >= lanes && j.batch > 1, false);
+    const int axis = sliced(j);
+    j.slices = threads == 1 ? 1 : least(j.reach[axis], 2 * threads);
+  }
+
+  static int sliced(const Local& j) { return j.reach[0] > 1 ? 0 : j.reach[1] > 1 ? 1 : 2; }
+
+  static void adjoint(const Local& j, int64_t slice, int worker) {
+    Shared s = shared(j);
+    const int axis = sliced(j);
+    const int64_t rows = j.reach[axis], from = rows * slice / j.slices;
+    const int64_t to = rows * (slice + 1) / j.slices;
+    int64_t row = point(j);  // all axes before the sliced one have size 1
+    for (int a = axis + 1; a < 3; ++a) row *= j.reach[a];
+    std::memset(s.x + from * row, 0, (to - from) * row * sizeof(T));
+    int64_t lo[3] = {0, 0, 0}, hi[3] = {j.out[0], j.out[1], j.out[2]};
+    const int64_t span = j.dilation[axis] * (j.kernel[axis] - 1);
+    lo[axis] = from > span ? ceil_div(from - span, j.stride[axis]) : 0;
+    hi[axis] = least(j.out[axis], (to - 1) / j.stride[axis] + 1);
+    T* y = (T*)(j.worker + worker * j.bytes_worker);
+    for (int64_t l0 = lo[0]; l0 < hi[0]; ++l0)
+      for (int64_t l1 = lo[1]; l1 < hi[1]; ++l1)
+        for (int64_t first = lo[2]; first < hi[2]; first += j.block) {
+          const int64_t count = least(j.block, hi[2] - first);
+          const int64_t l = (l0 * j.out[1] + l1) * j.out[2] + first;
+          lay((const S*)j.y + l, s.out, packed(j), 1, count, y, packed(j));
+          for (int64_t i = 0; i < count; ++i) {
+            Taps taps = all_taps(j);
+            const int64_t at[3] = {l0, l1, first + i};
+            const int64_t begins = at[axis] * j.stride[axis], d = j.dilation[axis];
+            if (from > begins) taps.from[axis] = ceil_div(from - begins, d);
+            taps.to[axis] = least(j.kernel[axis], ceil_div(largest(0, to - begins), d));
+            spread(j, l + i, taps, y + i * packed(j), s.x);
+          }
+        }
+  }
+
+  // Adds to the input what one output position gives it, for some of its taps.
+  static void spread(const Local& j, int64_t l, const Taps& taps, const T* y, T* x) {
+    const S* w = (const S*)j.w + label(j, l) * filter(j);
+    T* begin = x + start(j, l);
+    const int64_t zero = 0;
+    const Segments all{&zero, &zero, &j.o, 1};
+    each_run(j, taps, [&](const Run& run) {
+      for (int64_t g = 0; g < j.groups; ++g) {
+        const S* wg = w + run.w * outputs(j) + g * j.o;
+        T* xg = begin + run.x + g * j.c * j.lanes;
+        if (j.batch_in_lanes)
+          Product<S, T, T>::run(wg, 1, outputs(j), run.n, y + g * j.o * j.lanes, j.lanes, j.lanes,
+                                all, xg, j.lanes, Write::add);
+        else
+          for (int64_t b = 0; b < j.batch; ++b)
+            spread_one(wg, outputs(j), run.n, y + b * wide(j) + g * j.o, j.o, xg + b, j.batch);
+      }
+    });
+  }
+
+  // x[r step] += sum over o of w[r, o] y[o]: the sums of several rows are taken together.
+  static void spread_one(const S* w, int64_t stride, int64_t rows, const T* y, int64_t o, T* x,
+                         int64_t step) {
+    const int64_t whole = o / lanes * lanes;
+    int64_t r = 0;
+    for (; r + lanes <= rows; r += lanes) {
+      vector_of<T> sums[lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) sums[i] = zeros<T>();
+      for (int64_t k = 0; k < whole; k += lanes) {
+        const vector_of<T> right = load(y + k);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) sums[i] += load(w + (r + i) * stride + k) * right;
+      }
+      vector_of<T> total = row_sums<T>(sums);
+      for (int64_t k = whole; k < o; ++k) {
+        vector_of<T> column;
+        for (int i = 0; i < lanes; ++i) column[i] = value(w[(r + i) * stride + k]);
+        total += column * y[k];
+      }
+      if (step == 1)
+        store(x + r, load(x + r) + total);
+      else
+        for (int i = 0; i < lanes; ++i) x[(r + i) * step] += total[i];
+    }
+    for (; r < rows; ++r) {
+      T total = 0;
+      for (int64_t k = 0; k < o; ++k) total += value(w[r * stride + k]) * y[k];
+      x[r * step] += total;
+    }
+  }
+
+  // -- gradient to the weight ---------------------------------------------------------------------
+
+  static void plan_weight(Local& j) {
+    prepare(j, false, j.labels != nullptr);
+    if (!j.labels) return;
+    j.bytes_worker = rounded(j.kernel[2] * j.c * wide(j) * sizeof(T), cache_line);
+  }
+
+  // Without labels: a chunk is a block of output positions, which are filters.
+  static void weight_of_positions(const Local& j, int64_t chunk, int worker) {
+    Shared s = shared(j);
+    T* y = (T*)(j.worker + worker * j.bytes_worker);
+    const int64_t from = chunk * j.block, to = least(from + j.block, j.positions);
+    lay((const S*)j.y + from, s.out, packed(j), 1, to - from, y, packed(j));
+    const int64_t zero = 0;
+    const Segments all{&zero, &zero, &j.batch, 1};
+    const bool past = sizeof(S) == sizeof(T) && j.o % lanes == 0 &&
+                      int64_t(filter(j) * j.filters * sizeof(S)) >= (4 << 20) &&
+                      int64_t(j.result) % SYMCONV_BYTES == 0;
+    for (int64_t l = from; l < to; ++l) {
+      const T* x = s.x + start(j, l);
+      S* w = (S*)j.result + l * filter(j);
+      each_run(j, all_taps(j), [&](const Run& run) {
+        for (int64_t g = 0; g < j.groups; ++g)
+          Product<T, T, S>::run(x + run.x + g * j.c * j.lanes, 1, j.lanes, run.n,
+                                y + (l - from) * packed(j) + g * j.o, wide(j), j.o, all,
+                                w + run.w * outputs(j) + g * j.o, outputs(j),
+                                past ? Write::past : Write::set);
+      });
+    }
+    if (past) stores_are_done();
+  }
+
+  // With labels: all outputs are packed first, and the positions of each filter listed.
+  static void pack_outputs(const Local& j, int64_t chunk, int) {
+    Shared s = shared(j);
+    const int64_t from = chunk * j.block, to = least(from + j.block, j.positions);
+    lay((const S*)j.y + from, s.out, packed(j), 1, to - from, s.y + from * packed(j), packed(j));
+  }
+
+  static void list_positions(const Local& j) {
+    Shared s = shared(j);
+    for (int64_t f = 0; f <= j.filters; ++f) s.first[f] = 0;
+    for (int64_t l = 0; l < j.positions; ++l) ++s.first[j.labels[l]];
+    for (int64_t f = 1; f <= j.filters; ++f) s.first[f] += s.first[f - 1];
+    for (int64_t l = j.positions - 1; l >= 0; --l) s.list[--s.first[j.labels[l]]] = l;
+  }
+
+  static int64_t lines(const Local& j) { return j.kernel[0] * j.kernel[1]; }
+
+  // A chunk is a line of taps of one filter, summed over the filter's positions in their order.
+  static void weight_of_filters(const Local& j, int64_t chunk, int worker) {
+    Shared s = shared(j);
+    T* sum = (T*)(j.worker + worker * j.bytes_worker);
+    const int64_t f = chunk / lines(j), line = chunk % lines(j), first_row = line * j.kernel[2] * j.c;
+    const int64_t rows = j.kernel[2] * j.c, width = wide(j);
+    for (int64_t i = 0; i < rows * width; ++i) sum[i] = 0;
+    Taps taps = all_taps(j);
+    taps.from[0] = line / j.kernel[1], taps.to[0] = taps.from[0] + 1;
+    taps.from[1] = line % j.kernel[1], taps.to[1] = taps.from[1] + 1;
+    const int64_t zero = 0;
+    const Segments all{&zero, &zero, &j.batch, 1};
+    for (int64_t i = s.first[f]; i < s.first[f + 1]; ++i) {
+      const int64_t l = s.list[i];
+      const T* x = s.x + start(j, l);
+      each_run(j, taps, [&](const Run& run) {
+        for (int64_t g = 0; g < j.groups; ++g)
+          Product<T, T, T>::run(x + run.x + g * j.c * j.lanes, 1, j.lanes, run.n,
+                                s.y + l * packed(j) + g * j.o, wide(j), j.o, all,
+                                sum + (run.w - first_row) * width + g * j.o, width, Write::add);
+      });
+    }
+    S* w = (S*)j.result + f * filter(j) + first_row * outputs(j);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < outputs(j); ++i) put(w[r * outputs(j) + i], sum[r * width + i]);
+  }
+};
+
+}  // namespace SYMCONV_ISA
+}  // namespace symconv
