@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv import export, functional, models, nn, testing
+    from symconv import export, functional, kernels, models, nn, testing
     from symconv.auditing import audit
     from symconv.comparison import compare
     from symconv.errors import StructureError
@@ -27,6 +27,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "export": None,
     "functional": None,
     "groups": "symconv.lattice",
+    "kernels": None,
     "models": None,
     "nn": None,
     "rescale": "symconv.transforms",
@@ -45,6 +46,7 @@ __all__ = [
     "export",
     "functional",
     "groups",
+    "kernels",
     "models",
     "nn",
     "rescale",

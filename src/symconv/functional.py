@@ -36,8 +36,8 @@ def local_conv(
         y[b, o, l] = bias[o, l] + sum over taps t, channels c of
                      x[b, c, s l + d t - p] * W[l, t, c, o]
 
-    Exact up to the rounding of sums; differentiable to any order. Beside the operands the kernel
-    holds at most 4 MiB of patches at a time (see `symconv.kernels.local`).
+    Exact up to the rounding of sums; differentiable to any order. Memory beside the operands: see
+    `symconv.kernels.local`.
 
     Args:
         x: Input (N, C, \*S), or (C, \*S) without a batch; one to three axes of space.
@@ -69,8 +69,7 @@ def local_conv(
         )
     check_groups(weight.shape[-2] * groups, weight.shape[-1], groups)
     check_bias(bias, weight.shape[-1], out)
-    padded = pad(x, window)
-    return correlate(padded, weight.flatten(0, n - 1), None, bias, window, groups)
+    return correlate(x, weight.flatten(0, n - 1), None, bias, window, groups)
 
 
 def local_conv_transpose(
@@ -173,11 +172,15 @@ def correlate(
     window: Window,
     groups: int,
 ) -> Tensor:
-    """Local correlation of an input that is padded already; filters (F, *kernel, C, O)."""
+    """Local correlation of an input and its padding; filters (F, *kernel, C, O)."""
     x, weight, bias = cast(x, weight, bias)
-    batch = as_batch(x, window.dimension)
-    y = local_correlation(batch, weight, labels, window.stride, window.dilation, groups)
-    return add_bias(y if batch is x else y.squeeze(0), bias, window.dimension)
+    zeros, n = window.padding_mode == "zeros", window.dimension
+    batch = as_batch(x if zeros else pad(x, window), n)
+    padding = _flat(window.padding) if zeros else (0,) * (2 * n)
+    each, shared = (bias, None) if bias is not None and bias.ndim > 1 else (None, bias)
+    steps = window.stride, padding, window.dilation, groups
+    y = add_bias(local_correlation(batch, weight, each, labels, *steps), shared, n)
+    return y if x.ndim == n + 2 else y.squeeze(0)
 
 
 def correlate_transposed(
@@ -191,11 +194,13 @@ def correlate_transposed(
     """The transpose of `correlate` and of its zero padding."""
     x, weight, bias = cast(x, weight, bias)
     batch = as_batch(x, window.dimension)
-    padded = [size + sum(pair) for size, pair in zip(output_size, window.padding, strict=True)]
-    y = local_adjoint(batch, weight, None, padded, window.stride, window.dilation, groups)
-    for axis, (size, (before, _)) in enumerate(zip(output_size, window.padding, strict=True), 2):
-        y = y.narrow(axis, before, size)
+    steps = window.stride, _flat(window.padding), window.dilation, groups
+    y = local_adjoint(batch, weight, None, output_size, *steps)
     return add_bias(y if batch is x else y.squeeze(0), bias, window.dimension)
+
+
+def _flat(pairs: Sequence[tuple[int, int]]) -> list[int]:
+    return [amount for pair in pairs for amount in pair]
 
 
 def convolve(

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 import symconv as sc
 from symconv.kernels import workspace
-from symconv.kernels.local import local_adjoint, local_correlation, output_size
-from symconv.kernels.reference import local_conv_reference, sparse_linear_reference
+from symconv.kernels.definition import local_conv_reference, sparse_linear_reference
+from symconv.kernels.local import local_adjoint, local_correlation
+from symconv.kernels.workspace import output_size
 from symconv.lattice import PADDING_MODES
 from symconv.nn._region_plan import plan
 
@@ -129,9 +130,9 @@ GEOMETRIES = [
 ]
 
 
-def operands(size, kernel, stride, dilation, groups, labelled, batch=3):
+def operands(size, kernel, stride, dilation, groups, labelled, padding=(0,) * 6, batch=3):
     torch.manual_seed(0)
-    out = output_size(size, kernel, stride, dilation)
+    out = output_size(size, kernel, stride, padding[: 2 * len(size)], dilation)
     positions = math.prod(out)
     labels = torch.randint(3, (positions,)) if labelled else None
     x = torch.randn(batch, 2 * groups, *size, dtype=torch.float64)
@@ -145,27 +146,29 @@ def operands(size, kernel, stride, dilation, groups, labelled, batch=3):
 def test_local_kernel_is_the_definition(geometry, limit, monkeypatch):
     monkeypatch.setattr(workspace, "BYTES", limit)
     x, weight, labels = operands(*geometry)
-    options = labels, *geometry[2:5]
-    y, expected = (
-        local_correlation(x, weight, *options),
-        local_conv_reference(x, weight, *options),
-    )
+    stride, dilation, groups = geometry[2:5]
+    none = (0,) * (2 * len(stride))
+    with sc.kernels.use("reference"):
+        y = local_correlation(x, weight, None, labels, stride, none, dilation, groups)
+    expected = local_conv_reference(x, weight, labels, stride, dilation, groups)
     torch.testing.assert_close(y, expected, **exact)
     ones = torch.randn_like(y)
-    got = torch.autograd.grad(y, (x, weight), ones)
+    with sc.kernels.use("reference"):
+        got = torch.autograd.grad(y, (x, weight), ones)
     for mine, slow in zip(got, torch.autograd.grad(expected, (x, weight), ones), strict=True):
         torch.testing.assert_close(mine, slow, **exact)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_second_derivatives_of_the_kernel_and_its_transpose(geometry):
-    _, kernel, stride, dilation, groups, labelled = geometry
+    _, kernel, stride, dilation, groups, _ = geometry
     small = tuple(d * (k - 1) + 2 for d, k in zip(dilation, kernel, strict=True))
-    x, weight, labels = operands(small, kernel, stride, dilation, groups, labelled, batch=2)
-    options = stride, dilation, groups
+    padding = (1, 0, 0, 2, 1, 1)[: 2 * len(stride)]
+    x, weight, labels = operands(small, *geometry[1:], padding, batch=2)
+    options = stride, padding, dilation, groups
 
     def forward(x, weight):
-        return local_correlation(x, weight, labels, *options)
+        return local_correlation(x, weight, None, labels, *options)
 
     def adjoint(y, weight):
         return local_adjoint(y, weight, labels, small, *options)

@@ -8,10 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import symconv as sc
 from symconv.kernels import workspace
-from symconv.kernels.local import _adjoint, _forward, _weight_gradient, output_size
-from symconv.kernels.sparse import _adjoint as sparse_adjoint
-from symconv.kernels.sparse import _forward as sparse_forward
-from symconv.kernels.sparse import _weight_gradient as sparse_weight_gradient
+from symconv.kernels.plain import local, sparse
+from symconv.kernels.workspace import output_size
 
 
 class Largest(TorchDispatchMode):
@@ -31,9 +29,9 @@ class Largest(TorchDispatchMode):
 
 
 def largest(operator, *args) -> int:
-    """The kernel's own code under the spy: an operator is opaque from outside."""
+    """The plain kernel's own code under the spy: an operator is opaque from outside."""
     with Largest(a for a in args if isinstance(a, torch.Tensor)) as seen, torch.no_grad():
-        operator._init_fn(*args)
+        operator(*args)
     return seen.bytes
 
 
@@ -41,8 +39,9 @@ def largest(operator, *args) -> int:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_local_kernel(groups, labelled, monkeypatch):
     monkeypatch.setattr(workspace, "BYTES", 1 << 16)
-    size, kernel, options = (40, 40), (7, 7), ((1, 1), (1, 1), groups)
-    out = output_size(size, kernel, *options[:2])
+    size, kernel, none = (40, 40), (7, 7), (0, 0, 0, 0)
+    options = (1, 1), none, (1, 1), groups
+    out = output_size(size, kernel, *options[:3])
     positions = math.prod(out)
     x, y = torch.randn(2, 4, *size), torch.randn(2, 2, *out)
     labels = torch.arange(positions) % 5 if labelled else None
@@ -52,10 +51,10 @@ def test_local_kernel(groups, labelled, monkeypatch):
     }
     bound = max(workspace.BYTES, sizes["x"], sizes["y"])  # operands in another layout
     assert 10 * bound < 2 * positions * 49 * 4 * 4  # the unfolded input
-    assert 0 < largest(_forward, x, weight, labels, *options) <= bound
-    assert 0 < largest(_adjoint, y, weight, labels, size, *options) <= bound
+    assert 0 < largest(local.forward, x, weight, None, labels, *options) <= bound
+    assert 0 < largest(local.adjoint, y, weight, labels, size, *options) <= bound
     bound = max(bound, sizes["w"])  # the gradient itself
-    assert 0 < largest(_weight_gradient, x, y, labels, weight.shape, *options) <= bound
+    assert 0 < largest(local.weight_gradient, x, y, labels, weight.shape, *options) <= bound
 
 
 def test_sparse_kernel():
@@ -64,6 +63,6 @@ def test_sparse_kernel():
     weight, connections = layer.weight.detach(), layer.connections
     bound = max(t.untyped_storage().nbytes() for t in (x, y, weight, connections))
     assert bound < min(64 * 400 * 50 * 4, 500 * 400 * 4)  # no gather, no dense matrix
-    assert largest(sparse_forward, x, weight, connections) <= bound
-    assert largest(sparse_adjoint, y, weight, connections, 500) <= bound
-    assert largest(sparse_weight_gradient, x, y, connections) <= bound
+    assert largest(sparse.forward, x, weight, connections) <= bound
+    assert largest(sparse.adjoint, y, weight, connections, 500) <= bound
+    assert largest(sparse.weight_gradient, x, y, connections) <= bound

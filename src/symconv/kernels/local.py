@@ -1,34 +1,37 @@
 r"""Local correlation: a window slides over the input and each output position has its own filter.
 
-With stride s, dilation d and a filter f(l) for each output position l,
+With stride s, dilation d, padding p before the axis and a filter f(l) for each output position l,
 
-    y[b, o, l] = sum over taps t, channels c of  x[b, c, s l + d t] * W[f(l), t, c, o]
+    y[b, o, l] = bias[o, l] + sum over taps t, channels c of
+                 x[b, c, s l + d t - p] * W[f(l), t, c, o]
 
 The map is bilinear in x and W, so three operators are closed under differentiation: the output,
 the gradient to the input (its adjoint in x, a layer in its own right) and the gradient to the
 weight. The backward of each is written with the other two, to any order.
 
-Memory: beside the operands in channels-last layout, at most `workspace.BYTES` of patches (and of
-filters, where they are gathered or grouped) is held at a time, or one patch where that is larger.
-No n x m matrix and no unfolded copy of the input is built, in the forward or the backward pass.
+What runs is chosen by `symconv.kernels.path`: compiled kernels (`native`), Triton, or plain torch.
+Memory beside operands and results: one copy of the input and of the output in the kernels' layout
+and 16 MB (compiled), or two such copies and 4 MiB of patches (plain torch).
 
-Shapes: x (B, C, \*S), already padded; W (F, \*K, C / groups, O); labels (L,) with values below F,
-or None where F = L = the number of output positions; y (B, O, \*out) with
-out = (S - d (K - 1) - 1) // s + 1.
+Shapes: x (B, C, \*S); W (F, \*K, C / groups, O); bias (O, \*out) or None; labels (L,) with values
+below F, or None where F = L = the number of output positions; y (B, O, \*out) with
+out = (S + p + q - d (K - 1) - 1) // s + 1. `padding` lists p and q, zeros before and after, axis by
+axis.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from symconv.kernels import workspace
+from symconv.kernels.native import local as native
+from symconv.kernels.path import choose
+from symconv.kernels.plain import local as plain
+from symconv.kernels.workspace import output_size
 
 Ints = Sequence[int]
 
@@ -36,18 +39,20 @@ Ints = Sequence[int]
 def local_correlation(
     x: Tensor,
     weight: Tensor,
-    labels: Tensor | None = None,
-    stride: Ints = (1,),
-    dilation: Ints = (1,),
+    bias: Tensor | None,
+    labels: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
     groups: int = 1,
 ) -> Tensor:
-    """The valid local correlation of x with the filters in `weight` (see the module).
+    """The local correlation of x with the filters in `weight` (see the module).
 
     Exact up to the rounding of sums. Differentiable to any order.
     """
     if workspace.traced_for_export():
-        return _plain_forward(x, weight, labels, stride, dilation, groups)
-    return _forward(x, weight, labels, stride, dilation, groups)
+        return plain.exported_forward(x, weight, bias, labels, stride, padding, dilation, groups)
+    return _forward(x, weight, bias, labels, stride, padding, dilation, groups)
 
 
 def local_adjoint(
@@ -55,202 +60,102 @@ def local_adjoint(
     weight: Tensor,
     labels: Tensor | None,
     input_size: Ints,
-    stride: Ints = (1,),
-    dilation: Ints = (1,),
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
     groups: int = 1,
 ) -> Tensor:
     """The transpose of `local_correlation`: (B, O, *out) to (B, C, *input_size)."""
+    geometry = stride, padding, dilation, groups
     if workspace.traced_for_export():
-        return _plain_adjoint(y, weight, labels, input_size, stride, dilation, groups)
-    return _adjoint(y, weight, labels, input_size, stride, dilation, groups)
+        return plain.exported_adjoint(y, weight, labels, input_size, *geometry)
+    return _adjoint(y, weight, labels, input_size, *geometry)
 
 
-def output_size(size: Ints, kernel: Ints, stride: Ints, dilation: Ints) -> list[int]:
-    """Output positions per axis."""
-    rows = zip(size, kernel, stride, dilation, strict=True)
-    return [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in rows]
+def _kernels(x: Tensor) -> ModuleType:
+    path = choose(x)
+    if path == "triton":
+        from symconv.kernels.triton import local as triton  # an optional dependency
+
+        return triton
+    return native if path == "native" else plain
 
 
-class _Plan(NamedTuple):
-    """The sizes of one call; every operator walks its output positions in the same chunks."""
-
-    batch: int
-    groups: int
-    kernel: tuple[int, ...]
-    stride: Ints
-    dilation: Ints
-    out: tuple[int, ...]
-    c: int  # input channels of a group
-    o: int  # output channels of a group
-
-    @property
-    def taps(self) -> int:
-        return math.prod(self.kernel) * self.c
-
-    @classmethod
-    def of(cls, batch: int, out: Ints, weight: Ints, stride: Ints, dilation: Ints, groups: int):
-        *kernel, c, channels = weight[1:]
-        return cls(
-            batch, groups, tuple(kernel), stride, dilation, tuple(out), c, channels // groups
-        )
-
-    def chunks(self, item: int, copies_filters: bool) -> Iterator[tuple[slice, Any, slice]]:
-        """(flat output positions, the box of them, batch rows), patches within the workspace."""
-        entries = workspace.BYTES // item
-        patch = self.groups * self.taps
-        rows = max(1, min(self.batch, entries // patch))
-        each = rows * patch + (patch * self.o if copies_filters else 0)
-        for flat, box in workspace.boxes(self.out, max(1, entries // each)):
-            for start in range(0, self.batch, rows):
-                yield flat, box, slice(start, min(start + rows, self.batch))
-
-    def window(self, x: Tensor) -> Tensor:
-        """Every patch of channels-last x as a view: (B, *out, *kernel, groups, C / groups)."""
-        batch, *space, channel = x.stride()
-        steps = [s * step for s, step in zip(space, self.stride, strict=True)]
-        taps = [s * step for s, step in zip(space, self.dilation, strict=True)]
-        shape = (self.batch, *self.out, *self.kernel, self.groups, self.c)
-        return x.as_strided(shape, (batch, *steps, *taps, self.c * channel, channel))
-
-    def patches(self, view: Tensor, box: tuple[slice, ...], rows: slice) -> Tensor:
-        """The patches of a box, copied: (positions * groups, rows, taps)."""
-        n = len(self.out)
-        part = view[(rows, *box)]
-        axes = (*range(1, n + 1), 2 * n + 1, 0, *range(n + 1, 2 * n + 1), 2 * n + 2)
-        return part.permute(axes).reshape(-1, rows.stop - rows.start, self.taps)
-
-    def outputs(self, y: Tensor, flat: slice, rows: slice) -> Tensor:
-        """Entries of y (B, O, L) at some positions, copied: (positions * groups, rows, o)."""
-        part = y[rows, :, flat].unflatten(1, (self.groups, self.o))
-        return part.permute(3, 1, 0, 2).reshape(-1, rows.stop - rows.start, self.o)
-
-    def filters(self, weight: Tensor, labels: Tensor | None, flat: slice) -> Tensor:
-        """The filters of some positions: (positions * groups, taps, o); a view if it can be."""
-        part = weight[flat] if labels is None else weight[labels[flat]]
-        part = part.reshape(-1, self.taps, self.groups, self.o)
-        return part.transpose(1, 2).reshape(-1, self.taps, self.o)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).contiguous()
+_GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
 
 
 @torch.library.custom_op(
     "symconv::local_forward",
     mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor? labels, SymInt[] stride, SymInt[] dilation, "
-    "SymInt groups) -> Tensor",
+    schema=f"(Tensor x, Tensor weight, Tensor? bias, Tensor? labels, {_GEOMETRY}) -> Tensor",
 )
-def _forward(x, weight, labels, stride, dilation, groups):
-    out = output_size(x.shape[2:], weight.shape[1:-2], stride, dilation)
-    y = x.new_empty(x.shape[0], weight.shape[-1], *out)
-    if workspace.empty(x, y):
-        return y
-    plan = _Plan.of(len(x), out, weight.shape, stride, dilation, groups)
-    view, flat_y = plan.window(_channels_last(x)), y.flatten(2)
-    for flat, box, rows in plan.chunks(x.element_size(), labels is not None or groups > 1):
-        part = plan.patches(view, box, rows) @ plan.filters(weight, labels, flat)
-        part = part.view(-1, groups, rows.stop - rows.start, plan.o)
-        flat_y[rows, :, flat].unflatten(1, (groups, plan.o)).copy_(part.permute(2, 1, 3, 0))
-    return y
+def _forward(x, weight, bias, labels, stride, padding, dilation, groups):
+    out = output_size(x.shape[2:], weight.shape[1:-2], stride, padding, dilation)
+    if workspace.empty(x, weight):
+        return x.new_zeros(x.shape[0], weight.shape[-1], *out)
+    geometry = stride, padding, dilation, groups
+    return _kernels(x).forward(x, weight, bias, labels, *geometry)
 
 
 @torch.library.custom_op(
     "symconv::local_adjoint",
     mutates_args=(),
-    schema="(Tensor y, Tensor weight, Tensor? labels, SymInt[] input_size, SymInt[] stride, "
-    "SymInt[] dilation, SymInt groups) -> Tensor",
+    schema=f"(Tensor y, Tensor weight, Tensor? labels, SymInt[] input_size, {_GEOMETRY}) -> Tensor",
 )
-def _adjoint(y, weight, labels, input_size, stride, dilation, groups):
-    channels = weight.shape[-2] * groups
-    dtype = workspace.accumulator(y.dtype)
-    x = y.new_zeros(y.shape[0], *input_size, channels, dtype=dtype)
-    plan = _Plan.of(len(y), y.shape[2:], weight.shape, stride, dilation, groups)
-    if not workspace.empty(x, y):
-        view, flat_y = plan.window(x), y.flatten(2)
-        for flat, box, rows in plan.chunks(x.element_size(), labels is not None or groups > 1):
-            part = plan.outputs(flat_y, flat, rows) @ plan.filters(weight, labels, flat).mT
-            _add_patches(view[(rows, *box)], part, plan)
-    return x.movedim(-1, 1).to(y.dtype, memory_format=torch.contiguous_format, copy=True)
-
-
-def _add_patches(view: Tensor, part: Tensor, plan: _Plan) -> None:
-    # Patches overlap, so they are added tap by tap: within one tap each position occurs once.
-    n = len(plan.out)
-    rows, *box = view.shape[: n + 1]
-    part = part.view(*box, plan.groups, rows, *plan.kernel, plan.c)
-    part = part.permute(n + 1, *range(n), *range(n + 2, 2 * n + 2), n, 2 * n + 2)
-    for tap in itertools.product(*map(range, plan.kernel)):
-        at = (slice(None),) * (n + 1) + tap
-        view[at].add_(part[at])
+def _adjoint(y, weight, labels, input_size, stride, padding, dilation, groups):
+    if workspace.empty(y, weight):
+        return y.new_zeros(y.shape[0], weight.shape[-2] * groups, *input_size)
+    geometry = stride, padding, dilation, groups
+    return _kernels(y).adjoint(y, weight, labels, input_size, *geometry)
 
 
 @torch.library.custom_op(
     "symconv::local_weight_gradient",
     mutates_args=(),
-    schema="(Tensor x, Tensor y, Tensor? labels, SymInt[] weight_shape, SymInt[] stride, "
-    "SymInt[] dilation, SymInt groups) -> Tensor",
+    schema=f"(Tensor x, Tensor y, Tensor? labels, SymInt[] weight_shape, {_GEOMETRY}) -> Tensor",
 )
-def _weight_gradient(x, y, labels, weight_shape, stride, dilation, groups):
-    plan = _Plan.of(len(x), y.shape[2:], weight_shape, stride, dilation, groups)
+def _weight_gradient(x, y, labels, weight_shape, stride, padding, dilation, groups):
     if workspace.empty(x, y):
         return x.new_zeros(weight_shape)
-    view, flat_y = plan.window(_channels_last(x)), y.flatten(2)
-    if labels is None and groups == 1:
-        gradient = x.new_empty(weight_shape)
-        by_filter = gradient.view(-1, plan.taps, plan.o)
-        for flat, box, rows in plan.chunks(x.element_size(), False):
-            patches, part = plan.patches(view, box, rows).mT, plan.outputs(flat_y, flat, rows)
-            torch.baddbmm(
-                by_filter[flat], patches, part, beta=float(rows.start > 0), out=by_filter[flat]
-            )
-        return gradient
-    # In single precision where positions share a filter: many terms meet in one entry.
-    gradient = x.new_zeros(weight_shape, dtype=workspace.accumulator(x.dtype))
-    by_filter = gradient.view(-1, plan.taps, groups, plan.o)
-    for flat, box, rows in plan.chunks(gradient.element_size(), True):
-        part = plan.patches(view, box, rows).mT @ plan.outputs(flat_y, flat, rows)
-        part = part.view(-1, groups, plan.taps, plan.o).transpose(1, 2).to(gradient.dtype)
-        if labels is None:
-            by_filter[flat] += part
-        else:
-            by_filter.index_add_(0, labels[flat], part)
-    return gradient.to(x.dtype)
+    geometry = stride, padding, dilation, groups
+    return _kernels(x).weight_gradient(x, y, labels, weight_shape, *geometry)
 
 
 @_forward.register_fake
-def _(x, weight, labels, stride, dilation, groups):
-    out = output_size(x.shape[2:], weight.shape[1:-2], stride, dilation)
+def _(x, weight, bias, labels, stride, padding, dilation, groups):
+    out = output_size(x.shape[2:], weight.shape[1:-2], stride, padding, dilation)
     return x.new_empty(x.shape[0], weight.shape[-1], *out)
 
 
 @_adjoint.register_fake
-def _(y, weight, labels, input_size, stride, dilation, groups):
+def _(y, weight, labels, input_size, stride, padding, dilation, groups):
     return y.new_empty(y.shape[0], weight.shape[-2] * groups, *input_size)
 
 
 @_weight_gradient.register_fake
-def _(x, y, labels, weight_shape, stride, dilation, groups):
+def _(x, y, labels, weight_shape, stride, padding, dilation, groups):
     return x.new_empty(weight_shape)
 
 
-def _remember(ctx, first: Tensor, second: Tensor, labels: Tensor | None, *rest) -> None:
-    ctx.save_for_backward(first, second, labels)
-    ctx.geometry = rest[-3:]
+def _setup_forward(ctx, inputs, output) -> None:
+    x, weight, _, labels, *ctx.geometry = inputs
+    ctx.save_for_backward(x, weight, labels)
 
 
 def _setup(ctx, inputs, output) -> None:
-    _remember(ctx, *inputs)
+    first, second, labels, _, *ctx.geometry = inputs
+    ctx.save_for_backward(first, second, labels)
 
 
 def _backward_forward(ctx, gradient):
     x, weight, labels = ctx.saved_tensors
-    to_x, to_weight, *_ = ctx.needs_input_grad
+    to_x, to_weight, to_bias, *_ = ctx.needs_input_grad
     size, shape, geometry = x.shape[2:], weight.shape, ctx.geometry
     return (
         _adjoint(gradient, weight, labels, size, *geometry) if to_x else None,
         _weight_gradient(x, gradient, labels, shape, *geometry) if to_weight else None,
-        *(None,) * 4,
+        gradient.sum(0) if to_bias else None,
+        *(None,) * 5,
     )
 
 
@@ -259,9 +164,9 @@ def _backward_adjoint(ctx, gradient):
     to_y, to_weight, *_ = ctx.needs_input_grad
     shape, geometry = weight.shape, ctx.geometry
     return (
-        _forward(gradient, weight, labels, *geometry) if to_y else None,
+        _forward(gradient, weight, None, labels, *geometry) if to_y else None,
         _weight_gradient(gradient, y, labels, shape, *geometry) if to_weight else None,
-        *(None,) * 5,
+        *(None,) * 6,
     )
 
 
@@ -271,50 +176,11 @@ def _backward_weight_gradient(ctx, gradient):
     size, geometry = x.shape[2:], ctx.geometry
     return (
         _adjoint(y, gradient, labels, size, *geometry) if to_x else None,
-        _forward(x, gradient, labels, *geometry) if to_y else None,
-        *(None,) * 5,
+        _forward(x, gradient, None, labels, *geometry) if to_y else None,
+        *(None,) * 6,
     )
 
 
-_forward.register_autograd(_backward_forward, setup_context=_setup)
+_forward.register_autograd(_backward_forward, setup_context=_setup_forward)
 _adjoint.register_autograd(_backward_adjoint, setup_context=_setup)
 _weight_gradient.register_autograd(_backward_weight_gradient, setup_context=_setup)
-
-
-# Plain torch, for graphs that are exported: one product per tap, no unfolded copy.
-
-
-def _taps(weight: Tensor, labels: Tensor | None, groups: int) -> Iterator[tuple[Any, Tensor]]:
-    for tap in itertools.product(*(range(k) for k in weight.shape[1:-2])):
-        part = weight[(slice(None), *tap)]
-        part = part if labels is None else part[labels]
-        yield tap, part.unflatten(-1, (groups, -1))
-
-
-def _plain_forward(x, weight, labels, stride, dilation, groups):
-    out = output_size(x.shape[2:], weight.shape[1:-2], stride, dilation)
-    terms = []
-    for tap, part in _taps(weight, labels, groups):
-        seen = x
-        for axis, (t, d, s, o) in enumerate(zip(tap, dilation, stride, out, strict=True), 2):
-            seen = seen.narrow(axis, d * t, s * (o - 1) + 1)
-            seen = seen[(slice(None),) * axis + (slice(None, None, s),)]
-        seen = seen.flatten(2).unflatten(1, (groups, -1))
-        terms.append(torch.einsum("bgcl,lcgo->bgol", seen, part))
-    return sum(terms[1:], terms[0]).flatten(1, 2).unflatten(2, out)
-
-
-def _plain_adjoint(y, weight, labels, input_size, stride, dilation, groups):
-    out = y.shape[2:]
-    terms = []
-    y = y.flatten(2).unflatten(1, (groups, -1))
-    for tap, part in _taps(weight, labels, groups):
-        term = torch.einsum("bgol,lcgo->bgcl", y, part).flatten(1, 2).unflatten(2, out)
-        pads = []
-        for axis, (t, d, s, o) in enumerate(zip(tap, dilation, stride, out, strict=True), 2):
-            if s > 1:  # zeros between neighbours, by one more axis
-                term = F.pad(term.unsqueeze(axis + 1), [0, 0] * (len(out) + 1 - axis) + [0, s - 1])
-                term = term.flatten(axis, axis + 1).narrow(axis, 0, s * (o - 1) + 1)
-            pads = [d * t, input_size[axis - 2] - d * t - s * (o - 1) - 1, *pads]
-        terms.append(F.pad(term, pads))
-    return sum(terms[1:], terms[0])

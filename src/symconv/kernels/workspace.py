@@ -1,4 +1,4 @@
-"""What the kernels share: the bound on workspace, the walk over outputs, when to export."""
+"""What the kernels share: sizes, the bound on workspace, the walk over outputs, when to export."""
 
 from __future__ import annotations
 
@@ -47,6 +47,19 @@ def boxes(size: Sequence[int], most: int) -> Iterator[tuple[slice, tuple[slice, 
             first = (outer * size[split] + start) * inner
             flat = slice(first, first + (stop - start) * inner)
             yield flat, (*index, slice(start, stop), *whole)
+
+
+def output_size(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """Output positions per axis; `padding` holds the zeros before and after each axis."""
+    whole = [n + b + a for n, b, a in zip(size, padding[::2], padding[1::2], strict=True)]
+    rows = zip(whole, kernel, stride, dilation, strict=True)
+    return [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in rows]
 
 
 def empty(*tensors: Tensor) -> bool:

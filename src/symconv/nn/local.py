@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from symconv.functional import check_input, check_size, correlate, pad
+from symconv.functional import check_input, check_size, correlate
 from symconv.lattice.windows import Size, Window, per_axis
 from symconv.nn import _shared
 from symconv.structure import Structure
@@ -97,8 +97,7 @@ class _LocallyConnected(nn.Module):
         check_input(x, self.dimension, self.in_channels, "in_channels")
         check_size(x, self.input_size, "input_size")
         filters = self.weight.flatten(0, self.dimension - 1)
-        padded = pad(x, self.window)
-        return correlate(padded, filters, None, self.bias, self.window, self.groups)
+        return correlate(x, filters, None, self.bias, self.window, self.groups)
 
     def structure(self, input_size: Size | None = None) -> Structure:
         """What the layer connects and shares, at its own input size."""

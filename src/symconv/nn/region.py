@@ -119,12 +119,11 @@ class _RegionConv(nn.Module):
                 "resize the input or build a layer with regions of that shape",
             )
         x, weight, bias = cast(x, self.weight, self.bias)
-        padded = pad(x, self.window)
         if self._plan is None:
             labels = self.regions.flatten()
             each = None if bias is None else bias[self.regions].movedim(-1, 0)
-            return correlate(padded, weight, labels, each, self.window, self.groups)
-        y = self._by_boxes(self._plan, as_batch(padded, n), weight, bias)
+            return correlate(x, weight, labels, each, self.window, self.groups)
+        y = self._by_boxes(self._plan, as_batch(pad(x, self.window), n), weight, bias)
         return y.squeeze(0) if x.ndim == n + 1 else y
 
     def _by_boxes(self, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

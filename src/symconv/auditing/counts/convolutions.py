@@ -25,7 +25,8 @@ def _conv(a: Named) -> Contraction:
     }
     around = None if a.get("transposed") else a["zeros"](x, dimension)
     around = around or ((0, 0),) * dimension
-    pads = [(p + b, p + e) for p, (b, e) in zip(numbers["padding"], around, strict=True)]
+    own = a["pairs"] if "pairs" in a else [(p, p) for p in numbers["padding"]]
+    pads = [(p + b, q + e) for (p, q), (b, e) in zip(own, around, strict=True)]
     inner = [s - b - e for s, (b, e) in zip(x.shape[2:], around, strict=True)]
     structure = conv_structure(
         (x.shape[1], *inner),
@@ -101,12 +102,16 @@ def convolution_backward(a: Named, result: Any) -> list[Contraction]:
     return found
 
 
+def _pairs(padding: Any) -> Pairs:
+    return tuple(zip(padding[::2], padding[1::2], strict=True))
+
+
 def local_forward(a: Named, result: Any) -> list[Contraction]:
     """Our unshared convolution: the window of a convolution, the filter of each position."""
     x, weight = a["x"], a["weight"]
     kernel, (inside, outside) = weight.shape[1:-2], weight.shape[-2:]
     shared = {"input": x, "weight": weight.new_empty((outside, inside, *kernel), device="meta")}
-    forward = _conv({**a, **shared, "padding": 0})
+    forward = _conv({**a, **shared, "padding": 0, "pairs": _pairs(a["padding"])})
     return [replace(forward, name="local_conv", right=weight)]
 
 
@@ -114,8 +119,8 @@ def local_adjoint(a: Named, result: Any) -> list[Contraction]:
     """Its transpose: every tap of every filter writes to one output."""
     y, weight, groups = a["y"], a["weight"], a["groups"]
     kernel, (inside, outside) = tuple(weight.shape[1:-2]), weight.shape[-2:]
-    none, steps = ((0, 0),) * len(kernel), (tuple(a["stride"]), tuple(a["dilation"]))
-    window = Window(kernel, steps[0], none, steps[1], "zeros")
+    pairs, steps = _pairs(a["padding"]), (tuple(a["stride"]), tuple(a["dilation"]))
+    window = Window(kernel, steps[0], pairs, steps[1], "zeros")
     conv = Structure.conv(inside * groups, outside, window, tuple(a["input_size"]), groups)
     items, outputs, fan_in = y.shape[0], result.numel(), conv.transpose().fan_in
     macs, name = items * conv.macs, "local_conv_transpose"

@@ -56,17 +56,17 @@ def adaptive_pool(s: Step) -> list[Seen]:
 
 
 def local(s: Step) -> Seen:
-    """Symconv's local correlation: weight (F, *kernel, inputs, outputs), x already padded."""
-    kernel = s.args["weight"].shape[1:-2]
-    rows = zip(kernel, s.args["stride"], (0,) * len(kernel), s.args["dilation"], strict=True)
+    """Symconv's local correlation: weight (F, *kernel, inputs, outputs)."""
+    kernel, before = s.args["weight"].shape[1:-2], s.args["padding"][::2]
+    rows = zip(kernel, s.args["stride"], before, s.args["dilation"], strict=True)
     x = channels_replaced(s.x, 1, s.shape[1])
     return slid(x, range(2, 2 + len(kernel)), [reach.window(*r) for r in rows], s.shape)
 
 
 def local_adjoint(s: Step) -> Seen:
     """The transpose of symconv's local correlation."""
-    kernel = s.args["weight"].shape[1:-2]
-    rows = zip(kernel, s.args["stride"], (0,) * len(kernel), s.args["dilation"], strict=True)
+    kernel, before = s.args["weight"].shape[1:-2], s.args["padding"][::2]
+    rows = zip(kernel, s.args["stride"], before, s.args["dilation"], strict=True)
     x = channels_replaced(s.x, 1, s.shape[1])
     return slid(x, range(2, 2 + len(kernel)), [reach.transposed(*r) for r in rows], s.shape)
 

@@ -315,14 +315,17 @@ struct LocalKernel {
       }
       vector_of<T> total = row_sums<T>(sums);
       for (int64_t k = whole; k < o; ++k) {
-        vector_of<T> column;
+        T column[lanes];
         for (int i = 0; i < lanes; ++i) column[i] = value(w[(r + i) * stride + k]);
-        total += column * y[k];
+        total += load(column) * y[k];
       }
-      if (step == 1)
+      if (step == 1) {
         store(x + r, load(x + r) + total);
-      else
-        for (int i = 0; i < lanes; ++i) x[(r + i) * step] += total[i];
+        continue;
+      }
+      T each[lanes];
+      store(each, total);
+      for (int i = 0; i < lanes; ++i) x[(r + i) * step] += each[i];
     }
     for (; r < rows; ++r) {
       T total = 0;

@@ -91,14 +91,14 @@ SYMCONV_INLINE void store(bfloat16* p, vector_of<float> x) {
 template <class S, class V>
 SYMCONV_INLINE void store_part(S* p, V x, int count) {
   typename Compute<S>::type each[SYMCONV_BYTES / sizeof(typename Compute<S>::type)];
-  std::memcpy(each, &x, sizeof x);
+  store(each, x);
   for (int i = 0; i < count; ++i) put(p[i], each[i]);
 }
 
 template <class S, class V>
 SYMCONV_INLINE void add_part(S* p, V x, int count) {
   typename Compute<S>::type each[SYMCONV_BYTES / sizeof(typename Compute<S>::type)];
-  std::memcpy(each, &x, sizeof x);
+  store(each, x);
   for (int i = 0; i < count; ++i) put(p[i], value(p[i]) + each[i]);
 }
 

@@ -1,0 +1,45 @@
+"""The compiled kernels for the processor: whether they are here, and memory for their results.
+
+They are built from `symconv/kernels/cpu` when symconv is installed and a C++ compiler is there.
+The instruction set (AVX-512, AVX2 or the portable one) is chosen when they are loaded. They run in
+torch's own threads, as many as `torch.get_num_threads()` says. Their results do not depend on that
+number, not in a single bit: every sum has one order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_cpu: Any = None
+SET = ""  # the instruction set, "" where there are no compiled kernels
+THREADS = False  # has torch brought an OpenMP runtime whose threads they can use?
+WHY_NOT = ""
+try:
+    from symconv.kernels import _cpu  # pyright: ignore[reportAttributeAccessIssue]
+except ImportError as missing:
+    WHY_NOT = f"the compiled module does not load ({missing})"
+else:
+    SET, THREADS = _cpu.instruction_sets()[0], _cpu.has_threads()
+
+TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+
+# From this size on, results lie in memory that asks for huge pages and is kept for the next call
+# (up to 16 MB of it): fresh pages cost more than the arithmetic.
+LARGE = 1 << 20
+
+
+def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """A contiguous tensor of `like`'s type, not filled."""
+    if math.prod(shape) * like.element_size() < LARGE:
+        return like.new_empty(shape)
+    return torch.from_dlpack(_cpu.empty(TYPES[like.dtype], list(shape)))
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the tensor's data begins, 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
