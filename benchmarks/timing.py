@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import symconv as sc
+from symconv.report.html import write_atomically
+
+Clock = Callable[[], float]
 
 
-def milliseconds(call: Callable[[], Any], rounds: int) -> list[float]:
-    """Processor time of each call: what waiting on a busy machine leaves out."""
+def clock(threads: int) -> Clock:
+    """Processor time, which leaves out waiting for it; of several threads elapsed time."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def milliseconds(
+    call: Callable[[], Any], rounds: int, clock: Clock = time.process_time
+) -> list[float]:
+    """Time of each call."""
     times = []
     for _ in range(rounds):
-        start = time.process_time()
+        start = clock()
         call()
-        times.append(1e3 * (time.process_time() - start))
+        times.append(1e3 * (clock() - start))
     return times
 
 
@@ -34,6 +47,29 @@ def interleaved(
     for _ in range(rounds):
         for name, call in calls.items():
             times[name] += milliseconds(call, 1)
+    return times
+
+
+def bursts(
+    calls: dict[str, Callable[[], Any]], rounds: int, clock: Clock, seconds: float = math.inf
+) -> dict[str, list[float]]:
+    """As `interleaved`, for calls of all lengths: short ones are repeated within their turn.
+
+    A turn lasts 2 ms or more where 20 calls do, and counts as the mean of its calls. Every second
+    round goes backwards, so that nobody always follows the same neighbour. After `seconds` no
+    further round begins, three at least.
+    """
+    repeats = {}
+    for name, call in calls.items():
+        first, again = milliseconds(call, 2, clock)
+        repeats[name] = min(20, max(1, math.ceil(2 / max(min(first, again), 1e-3))))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    begun = time.perf_counter()
+    for number in range(rounds):
+        if number >= 3 and time.perf_counter() - begun > seconds:
+            break
+        for name in list(calls)[:: 1 if number % 2 else -1]:
+            times[name].append(statistics.fmean(milliseconds(calls[name], repeats[name], clock)))
     return times
 
 
@@ -85,6 +121,11 @@ def conditions() -> dict[str, Any]:
         "device": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def save(report: dict[str, Any], path: Path) -> None:
+    """Write a report as JSON, whole or not at all."""
+    write_atomically(path, json.dumps(report, indent=2) + "\n")
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:

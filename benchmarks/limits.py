@@ -1,0 +1,81 @@
+"""What this machine can do: cache, bandwidth, arithmetic and threads, measured in the same run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MIB = 1 << 20
+BUFFER = 512 * MIB  # read and copied: larger than any cache
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def pin(threads: int) -> None:
+    """Hold torch, and libraries that are loaded later, to this many threads and processors."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    eigen = "" if threads > 1 else "--xla_cpu_multi_thread_eigen=false "
+    os.environ["XLA_FLAGS"] = f"{eigen}intra_op_parallelism_threads={threads}"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def last_cache() -> int:
+    """Bytes of the last cache that the first processor sees; 32 MiB where nobody says."""
+    sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
+    if sizes:
+        return max(int(size.rstrip("KM")) << (20 if size[-1] == "M" else 10) for size in sizes)
+    try:
+        return os.sysconf("SC_LEVEL3_CACHE_SIZE") or 32 * MIB
+    except (OSError, ValueError):
+        return 32 * MIB
+
+
+def copies(size: int) -> int:
+    """How many weights of `size` bytes, used in turn, are never met in the cache again.
+
+    At most 128: weights below half a MiB are timed for a check of the program only.
+    """
+    return min(128, max(1, -(-2 * last_cache() // size)))
+
+
+def rate(call: Callable[[], Any], work: float, rounds: int = 7) -> float:
+    """Work per second in the best of some rounds, in thousands of millions."""
+    call()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return work / min(times) / 1e9
+
+
+def measured(quick: bool = False) -> dict[str, float]:
+    """Bandwidths in GB/s and arithmetic in GFLOP/s, by our extension where it measures them.
+
+    Otherwise the bandwidth is that of a sum in torch, the arithmetic that of its matrix product.
+    """
+    size = BUFFER >> (6 if quick else 0)
+    source = torch.ones(size // 4)
+    target = torch.empty_like(source)
+    square = torch.randn(1536, 1536)
+    found = {
+        "sum, GB/s": rate(source.sum, size),
+        "copy (read and written), GB/s": rate(lambda: target.copy_(source), 2 * size),
+        "sgemm, GFLOP/s": rate(lambda: torch.mm(square, square), 2 * len(square) ** 3),
+    }
+    try:
+        native: Any = importlib.import_module("symconv.kernels.native")
+    except ImportError:
+        native = None
+    read, peak = (getattr(native, name, None) for name in ("read_bandwidth", "fma_peak"))
+    found["read, GB/s"] = max(found["sum, GB/s"], read() if read else 0.0)
+    found["peak, GFLOP/s"] = max(found["sgemm, GFLOP/s"], peak() if peak else 0.0)
+    return found
