@@ -20,10 +20,10 @@ def pin(threads: int) -> None:
     """Hold torch, and libraries that are loaded later, to this many threads and processors."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    eigen = "" if threads > 1 else "--xla_cpu_multi_thread_eigen=false "
-    os.environ["XLA_FLAGS"] = f"{eigen}intra_op_parallelism_threads={threads}"
+    eigen = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    os.environ["XLA_FLAGS"] = f"{eigen} intra_op_parallelism_threads={threads}"
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    os.environ |= {"NUMBA_NUM_THREADS": str(threads), "NUMBA_THREADING_LAYER": "workqueue"}
     torch.set_num_threads(threads)
 
 

@@ -29,7 +29,7 @@ from contest import Bar, Contest, InTorch, Packed, Problem, check, raced, shares
 from limits import copies
 from memory import extra
 from torch import nn
-from ways import COMPILED, WAYS, Case, InJax, InNumba, Way, canonical, padded
+from ways import COMPILED, WAYS, Case, InJax, InNumba, Way, canonical
 
 import symconv as sc
 
@@ -150,22 +150,14 @@ def operators(case: Case) -> dict[str, Any]:
     """The three operators on weights used in turn, without module, padding mode and bias."""
     x = torch.randn(case.batch, case.into, *case.size)
     y = torch.randn(case.batch, case.out, *case.outputs)
-    count = copies(4 * case.weights)
-    filters = build(case).weight.detach().flatten(0, case.dimension - 1)
-    turn = itertools.cycle([filters.clone() for _ in range(count)])
-    n = case.dimension
-    geometry: dict[str, Any] = {"labels": None, "stride": [case.stride] * n,
-                                "dilation": [case.dilation] * n, "groups": case.groups}  # fmt: skip
-    names = {a.name for a in torch.ops.symconv.local_forward.default._schema.arguments}
-    if "padding" in names:
-        geometry["padding"] = [case.padding] * 2 * n
-    else:
-        x = padded(case, x)
-    ops, size, shape = torch.ops.symconv, list(x.shape[2:]), list(filters.shape)
+    n, ops = case.dimension, torch.ops.symconv
+    filters = build(case).weight.detach().flatten(0, n - 1)
+    turn = itertools.cycle([filters.clone() for _ in range(copies(4 * case.weights))])
+    steps = [case.stride] * n, [case.padding] * 2 * n, [case.dilation] * n, case.groups
     return {
-        "forward": lambda: ops.local_forward(x=x, weight=next(turn), **geometry),
-        "to input": lambda: ops.local_adjoint(y=y, weight=next(turn), input_size=size, **geometry),
-        "to weight": lambda: ops.local_weight_gradient(x=x, y=y, weight_shape=shape, **geometry),
+        "forward": lambda: ops.local_forward(x, next(turn), None, None, *steps),
+        "to input": lambda: ops.local_adjoint(y, next(turn), None, case.size, *steps),
+        "to weight": lambda: ops.local_weight_gradient(x, y, None, filters.shape, *steps),
     }
 
 

@@ -187,6 +187,18 @@ def windows_call(case: Case, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return outputs_last(case, torch.baddbmm(bias, rows, weight))
 
 
+def windows_einsum_pack(case: Case, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    filters = weight.unflatten(1, (case.kernel,) * case.dimension).unflatten(0, case.outputs)
+    return filters.clone(), bias.clone()
+
+
+def windows_einsum_call(case: Case, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    at, taps = "xyz"[: case.dimension], "ijk"[: case.dimension]
+    seen = windows(case, channels_last(case, x), 0)
+    y = torch.einsum(f"{at}bgc{taps},{at}{taps}cgo->bgo{at}", seen, weight)
+    return (y + bias.unflatten(-1, case.outputs)).flatten(1, 2)
+
+
 # loop over offsets
 
 
@@ -230,6 +242,7 @@ def sum_call(case: Case, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 WAYS = {
     "unfold + einsum": Way(einsum_pack, einsum_call),
     "unfold + bmm": Way(bmm_pack, bmm_call),
+    "windows + einsum": Way(windows_einsum_pack, windows_einsum_call),
     "windows + bmm": Way(windows_pack, windows_call),
     "loop, bmm": Way(loop_pack, loop_call),
     "loop, lanes": Way(lanes_pack, lanes_call),
