@@ -37,8 +37,11 @@ $(VENV)/bin/pip:
 	@echo "== creating the environment $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
+# What the compiled kernels are built from: a change installs anew.
+NATIVE := CMakeLists.txt $(wildcard src/symconv/kernels/cpu/*)
+
 # One environment; a stamp per set of extras keeps repeated calls quick.
-$(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/pip
+$(VENV)/.ready-%: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/pip
 	@echo "== installing symconv[$*] (some minutes the first time)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
