@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,10 @@ def interpret() -> None:
         return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
     torch.Tensor.new_empty = prefilled
+    from triton.runtime.interpreter import interpreter_builder
+
+    # Half of the interpreter's time: it asks of every integer operation whether it overflows.
+    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
 
 
 def pretend() -> None:
@@ -144,22 +148,27 @@ def local_agrees(
     case: Local, device: str = "cpu", programs: int = 1,
     constants: dict | None = None, fewer: int = 0, wide: bool = False,
 ) -> None:  # fmt: skip
-    """The three maps are plain torch's in double precision, twice to the bit."""
+    """The three maps are plain torch's in double precision."""
     from symconv.kernels.plain import local as plain
     from symconv.kernels.triton import local
 
     operands = case.operands(device)
     with of_programs(programs), altered(constants, fewer, wide):
         found = three_maps(local, case, operands)
-        again = three_maps(local, case, operands)
     wide = [t if t is None or t.dtype == torch.int64 else t.cpu().double() for t in operands]
     wide[3] = None if wide[3] is None else wide[3].cpu()
-    for got, repeat, wanted, name in zip(
-        found, again, three_maps(plain, case, wide), NAMES, strict=True
-    ):
+    for got, wanted, name in zip(found, three_maps(plain, case, wide), NAMES, strict=True):
         assert got.dtype == case.dtype
         assert_close(got, wanted, name)
-        assert torch.equal(got, repeat), f"{name}: other bits in a second call"
+
+
+def repeats_to_the_bit(case: Local, device: str = "cpu") -> None:
+    """Two calls give the same bits, with sums in parts."""
+    from symconv.kernels.triton import local
+
+    with of_programs(64):
+        first, second = (three_maps(local, case, case.operands(device)) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def one_filter_is_convolution(case: Local) -> None:
@@ -218,7 +227,7 @@ def sparse_agrees(
     batch: int, inputs: int, outputs: int, fan_in: int, dtype: torch.dtype, index: torch.dtype,
     repeats: bool, device: str = "cpu", fewer: int = 0, wide: bool = False,
 ) -> None:  # fmt: skip
-    """The three maps are scipy's, in double precision, twice to the bit."""
+    """The three maps are scipy's, in double precision."""
     from scipy.sparse import csr_array
 
     from symconv.kernels.triton import sparse
@@ -240,16 +249,15 @@ def sparse_agrees(
         (x.double()[:, chosen] * y.double()[:, :, None]).sum(0),
     )
     x, weight, y, chosen = (t.to(device) for t in (x, weight, y, chosen.to(index)))
-    for _ in range(2):
-        with altered(None, fewer, wide):
-            found = (
-                sparse.forward(x, weight, chosen),
-                sparse.adjoint(y, weight, chosen, inputs),
-                sparse.weight_gradient(x, y, chosen),
-            )
-        for got, expected, name in zip(found, wanted, NAMES, strict=True):
-            assert got.dtype == dtype
-            assert_close(got, expected, name)
+    with altered(None, fewer, wide):
+        found = (
+            sparse.forward(x, weight, chosen),
+            sparse.adjoint(y, weight, chosen, inputs),
+            sparse.weight_gradient(x, y, chosen),
+        )
+    for got, expected, name in zip(found, wanted, NAMES, strict=True):
+        assert got.dtype == dtype
+        assert_close(got, expected, name)
 
 
 def indices_follow_their_buffer() -> None:
@@ -314,8 +322,8 @@ def derivatives_through_the_layers() -> None:
 
     with sc.kernels.use("triton"):
         for function, inputs in ((local, (x, weight, bias)), (sparse, (flat, values))):
-            assert torch.autograd.gradcheck(function, inputs)
-            assert torch.autograd.gradgradcheck(function, inputs)
+            assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+            assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 def compiles(capability: int, cases: list[Local]) -> dict[str, list[str]]:
