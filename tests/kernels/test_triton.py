@@ -38,22 +38,29 @@ def interpreter():
 
 
 @st.composite
-def local_cases(draw, dimension, dtypes=DTYPES, **fixed):
+def local_cases(draw, dimension, kind, dtypes=DTYPES, **fixed):
+    """Calls that one kind of kernel serves: "vector" or, for larger batches, "matrix"."""
+
     def axes(low, high):
         return tuple(draw(st.integers(low, high)) for _ in range(dimension))
 
     most = 3 if dimension < 3 else 2  # a program takes milliseconds
     kernel, stride, dilation = axes(1, most), axes(1, most), axes(1, 2)
     padding = tuple(draw(st.integers(0, 2)) for _ in range(2 * dimension))
-    out = axes(1, 4 if dimension == 1 else 2)
+    out = axes(1, 4 if dimension == 1 else most - 1)
     rows = zip(out, kernel, stride, dilation, padding[::2], padding[1::2], strict=True)
     size = [max(1, s * (o - 1) + d * (k - 1) + 1 - b - a) for o, k, s, d, b, a in rows]
     size[-1] += draw(st.integers(0, 1))  # positions behind the last window
+    if kind == "matrix":
+        channels, batch = (-(-8 // math.prod(kernel)) + draw(st.integers(0, 2)), 9), 6
+    else:
+        channels = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 8, 9]))
+        batch = draw(st.integers(1, 4 if min(channels) * math.prod(kernel) >= 8 else 6))
     values = dict(
-        groups=draw(st.sampled_from([1, 1, 2, 3])),
-        channels=(draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 8, 9]))),
-        batch=draw(st.sampled_from([1, 3, 6] if math.prod(size) <= 12 else [1, 3])),
-        labels=draw(st.sampled_from([0, 0, 2])),
+        groups=draw(st.sampled_from([1, 2] if kind == "matrix" else [1, 2, 3])),
+        channels=channels,
+        batch=batch,
+        labels=draw(st.sampled_from([0, 2])),
         dtype=draw(st.sampled_from(dtypes)),
         strided=draw(st.booleans()),
         seed=draw(st.integers(0, 99)),
@@ -68,8 +75,9 @@ SHARED = cases.Local((5,), (3,), (1,), (1, 1), (1,), 1, (3, 9), 6, labels=2)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
-def test_local_kernels_agree_with_plain_torch(interpreter, dimension):
-    @given(case=local_cases(dimension))
+@pytest.mark.parametrize("kind", ["vector", "matrix"])
+def test_local_kernels_agree_with_plain_torch(interpreter, dimension, kind):
+    @given(case=local_cases(dimension, kind))
     def check(case):
         interpreter(cases.local_agrees, case)
 
@@ -103,13 +111,13 @@ def test_empty_batches(interpreter):
     interpreter(cases.sparse_agrees, 0, 5, 4, 2, torch.float32, torch.int64, False)
 
 
-@pytest.mark.parametrize("dimension", [1, 2, 3])
-def test_one_filter_is_a_convolution(interpreter, dimension):
-    @given(case=local_cases(dimension, [torch.float64], labels=1))
-    def check(case):
-        interpreter(cases.one_filter_is_convolution, case)
+@given(case=local_cases(2, "vector", [torch.float64], labels=1))
+def test_one_filter_is_a_convolution(interpreter, case):
+    interpreter(cases.one_filter_is_convolution, case)
 
-    check()
+
+def test_one_filter_is_a_convolution_for_matrix_kernels(interpreter):
+    interpreter(cases.one_filter_is_convolution, replace(MATRIX, labels=1))
 
 
 def test_local_kernels_agree_with_jax(interpreter):
