@@ -105,9 +105,9 @@ SYMCONV_INLINE void add_part(S* p, V x, int count) {
 // Past the caches; p is aligned to the vector.
 template <class S, class V>
 SYMCONV_INLINE void store_past(S* p, V x) {
-#if SYMCONV_BYTES == 64
+#if SYMCONV_BYTES == 64 && defined(__AVX512F__)
   _mm512_stream_ps((float*)p, (__m512)x);
-#elif SYMCONV_BYTES == 32
+#elif SYMCONV_BYTES == 32 && defined(__AVX__)
   _mm256_stream_ps((float*)p, (__m256)x);
 #else
   store(p, x);
