@@ -28,7 +28,7 @@ import torch
 from contest import Bar, Contest, InTorch, Packed, Problem, check, raced, shares
 from limits import copies
 from memory import extra
-from torch import nn
+from torch import Tensor, nn
 from ways import COMPILED, WAYS, Case, InJax, InNumba, Way, canonical
 
 import symconv as sc
@@ -173,21 +173,26 @@ def alone(
 
 # Memory
 
-HOLDING = ("ours", "unfold + bmm", "windows + bmm")
+HOLDERS = ("ours", "unfold + bmm", "windows + bmm")
 
 
-def held(case: Case) -> dict[str, float]:
-    """MiB that a training step of some ways holds beside operands and gradients."""
-    found = {}
-    for name in HOLDING:
-        layer = build(case)
-        if name != "ours":
-            way = WAYS[name]
-            with torch.no_grad():
-                parameters = way.pack(case, *canonical(case, layer.weight, layer.bias))
-            layer = Packed(functools.partial(way.call, case), *parameters)
-        found[name] = extra(layer, torch.randn(case.batch, case.into, *case.size))
-    return found
+def trainee(case: Case, name: str) -> tuple[nn.Module, Tensor]:
+    """A layer computed one way, and an input."""
+    layer, x = build(case), torch.randn(case.batch, case.into, *case.size)
+    if name == "ours":
+        return layer, x
+    way = WAYS[name]
+    with torch.no_grad():
+        parameters = way.pack(case, *canonical(case, layer.weight, layer.bias))
+    return Packed(functools.partial(way.call, case), *parameters), x
+
+
+def held(task: tuple[Case, str]) -> float:
+    """MiB that training one way holds beside operands and gradients."""
+    case, name = task
+    reach = case.dilation * (case.kernel - 1) + 1
+    small = case._replace(size=(reach,) * case.dimension, padding=0)
+    return extra(lambda: trainee(case, name), trainee(small, name))
 
 
 def layouts(case: Case) -> int:
@@ -196,4 +201,4 @@ def layouts(case: Case) -> int:
 
 
 if __name__ == "__main__":
-    Contest(__file__, __doc__, CASES, QUICK, race, alone, held, layouts, BARS).run()
+    Contest(__file__, __doc__, CASES, QUICK, race, alone, held, HOLDERS, layouts, BARS).run()
