@@ -27,6 +27,7 @@ struct Segments {
   int count;
 };
 
+// What the caller will read next: fetched to the second cache in small portions on the way.
 struct Prefetch {
   const char* from = nullptr;
   int64_t bytes = 0;
@@ -53,7 +54,7 @@ void tile(const A* a, int64_t ak, int64_t ar, const B* b, int64_t bk, const Segm
   for (int s = 0; s < segments.count; ++s) {
     const A* at = a + segments.a[s];
     const B* bt = b + segments.b[s];
-    for (int64_t p = 0; p < share; p += 64) __builtin_prefetch(ahead.from + s * share + p, 0, 3);
+    for (int64_t p = 0; p < share; p += 64) __builtin_prefetch(ahead.from + s * share + p, 0, 2);
     for (int64_t k = segments.n[s]; k > 0; --k) {
       vector_of<T> right[V];
 #pragma GCC unroll 4
@@ -107,7 +108,7 @@ struct Product {
       return nullptr;
   }
 
-  // Rows in blocks of nearly equal height, columns in blocks of 4, 2 or 1 vectors.
+  // Rows in blocks of a height, columns in blocks of 4, 2 or 1 vectors.
   static void run(const A* a, int64_t ak, int64_t ar, int64_t rows, const B* b, int64_t bk,
                   int64_t columns, const Segments& segments, C* c, int64_t cr, Write write,
                   Prefetch ahead = {}) {
@@ -116,12 +117,15 @@ struct Product {
       const int64_t left = (columns - j + lanes - 1) / lanes;
       const int wide = rows <= accumulators / 4 && left >= 4 ? 4 : left >= 2 ? 2 : 1;
       const int64_t most = accumulators / wide < most_rows ? accumulators / wide : most_rows;
-      const int64_t blocks = (rows + most - 1) / most;
+      const int64_t blocks = (rows + most - 1) / most, rest = rows - (blocks - 1) * most;
       const int64_t end = j + wide * lanes;
       const int tail = end > columns ? int(columns - (end - lanes)) : 0;
       const int64_t share = ahead.bytes / blocks;
       for (int64_t i = 0, at = 0; i < blocks; ++i) {
-        const int64_t next = rows * (i + 1) / blocks;
+        // Full height but for the end: few rows wait for their sums, so the last two share.
+        const int64_t next = i == blocks - 1   ? rows
+                             : i == blocks - 2 ? (rest < most / 2 ? (at + rows) / 2 : at + most)
+                                               : at + most;
         Tile call = wide == 4   ? chosen<4>(int(next - at))
                     : wide == 2 ? chosen<2>(int(next - at))
                                 : chosen<1>(int(next - at));

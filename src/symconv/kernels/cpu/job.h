@@ -25,13 +25,12 @@ struct Local {
   // Planned:
   int64_t reach[3];   // positions of the padded input that the windows touch
   int64_t positions;  // of the output
-  int64_t lanes;      // the batch as it is laid out: padded where it runs in vector lanes
   bool batch_in_lanes;
+  int64_t panels, panel, last;  // the batch is laid out in panels of a width, the last of its own
   int64_t block;      // output positions that are worked on together
   int64_t slices;     // of the input, in the gradient to it
   int64_t bytes_shared, bytes_worker;  // scratch
   char *shared, *worker;
-  int64_t laid_offset, table_offset;   // in `shared`: labels' lists and packed y, see local.h
 };
 
 // A product with k chosen inputs for each output, see sparse.h.
