@@ -135,26 +135,29 @@ def step_of(function: Callable, turn: itertools.cycle, x: Tensor, back: Tensor) 
 def batches(case: Case, rounds: int) -> dict[str, Any]:
     """Forward pass and training step against other ways in torch, as ratios."""
     layer, x = build(case), torch.randn(case.batch, case.into, *case.size, device=DEVICE)
-    back, bias = torch.randn_like(layer(x)), layer.bias.detach()
-    weight = layer.weight.detach()
-    with sc.kernels.use("reference"):
-        wanted = layer(x).detach()
-    turn = rotated(weight)
-    functions = {
-        "ours": (lambda x, w: torch.func.functional_call(layer, {"weight": w}, (x,)), turn)
-    }
+    back, weight = torch.randn_like(layer(x)), layer.weight.detach()
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    parameters = weight, layer.bias.detach()
+    functions = {"ours": (ours, rotated(*parameters))}
     for name, way in WAYS.items():
-        packed = way.pack(case, *canonical(case, weight, bias))
+        packed = way.pack(case, *canonical(case, *parameters))
         functions[name] = (lambda x, w, b, f=way.call: f(case, x, w, b), rotated(*packed))
+    with sc.kernels.use("reference"):
+        wanted = ours(x, *parameters)
+        to_x, to_weight, _ = step_of(ours, functions["ours"][1], x, back)()
+    for name, (function, turn) in functions.items():
+        gradients = step_of(function, turn, x, back)()
+        found = function(x, *next(turn)), *gradients[: 2 if name == "ours" else 1]
+        check(found, (wanted, to_x, to_weight)[: len(found)], f"{case}, {name}")
     row: dict[str, Any] = {"case": str(case)}
     for title, training in (("forward", False), ("training", True)):
-        calls = {}
-        for name, (function, turn) in functions.items():
-            check((function(x, *next(turn)),), (wanted,), f"{case}, {name}")
-
-            calls[name] = (
-                step_of(function, turn, x, back) if training else pass_of(function, turn, x)
-            )
+        calls = {
+            name: step_of(*function, x, back) if training else pass_of(*function, x)
+            for name, function in functions.items()
+        }
         with torch.set_grad_enabled(training):
             times = milliseconds(calls, rounds)
         ours = times.pop("ours")
@@ -175,7 +178,11 @@ def sparse(features: int, fan_in: int, batch: int, rounds: int) -> dict[str, Any
     dense.scatter_(1, layer.connections.long(), layer.weight.detach())
     columns = layer.connections.flatten().int()
     rows = torch.sparse_csr_tensor(
-        starts.int().to(DEVICE), columns, layer.weight.detach().flatten(), dense.shape
+        starts.int().to(DEVICE),
+        columns,
+        layer.weight.detach().flatten(),
+        dense.shape,
+        check_invariants=False,
     )
     calls = {
         "ours": lambda: layer(x),
