@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,12 +62,23 @@ def choose(x: Tensor) -> str:
         return wanted
     if compiled and wanted in ("auto", "native"):
         return "native"
-    if on_gpu and wanted in ("auto", "triton") and find_spec("triton") is not None:
+    floating = x.dtype in native.TYPES or x.dtype == torch.float16
+    if on_gpu and floating and wanted in ("auto", "triton") and not _triton_why_not():
         return "triton"
     if wanted == "auto":
         return "reference"
     can = f"{wanted} kernels for {x.dtype} on {x.device.type}"
     raise StructureError(can, info()[wanted], 'leave the path at "auto" or "reference"')
+
+
+@cache
+def _triton_why_not() -> str:
+    """Why Triton's kernels cannot be used, or ""; imports triton, so asked late."""
+    if find_spec("triton") is None:
+        return "not installed"
+    from symconv.kernels.triton import WHY_NOT  # an optional dependency
+
+    return WHY_NOT
 
 
 def _dry() -> bool:
