@@ -244,9 +244,13 @@ def cast(*tensors: Tensor | None) -> Any:
     """The tensors in autocast's type where autocast is on, as torch's convolutions take them.
 
     Raises:
-        StructureError: They do not have one floating-point type.
+        StructureError: They do not have one floating-point type, or lie on several devices.
     """
     given = [tensor for tensor in tensors if tensor is not None]
+    devices = {tensor.device for tensor in given}
+    if len(devices) > 1:
+        names = ", ".join(str(tensor.device) for tensor in given)
+        raise StructureError("input and parameters on one device", names, "move one with .to()")
     kind = given[0].device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         to = torch.get_autocast_dtype(kind)

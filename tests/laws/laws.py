@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
+import symconv as sc
 from laws.cases import Case
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -77,3 +80,21 @@ def flattened_axis_agrees(case: Case, wide: Case, axis: int) -> None:
     assert_close(
         wide.layer(x.unsqueeze(axis)).squeeze(axis).detach(), narrow.detach(), "1-D in 2-D"
     )
+
+
+def path_agrees_with_reference(case: Case, dtype: torch.dtype, arrange) -> None:
+    """The path that users run gives what plain torch gives, forward and backward.
+
+    `arrange` lays the input out in memory: transposed, channels last, expanded or as it is.
+    """
+    layer = copy.deepcopy(case.layer).to(dtype)
+    x = arrange(case.input(batch=3).to(dtype)).detach().requires_grad_()
+    wanted = {"reference": None, "auto": None}
+    for path in wanted:
+        with sc.kernels.use(path):
+            y = layer(x)
+            back = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+            found = torch.autograd.grad(y, (x, *layer.parameters()), back)
+        wanted[path] = (y.detach(), *found)
+    for i, (fast, plain) in enumerate(zip(wanted["auto"], wanted["reference"], strict=True)):
+        assert_close(fast, plain, f"path against reference, result {i}")

@@ -167,3 +167,16 @@ def test_a_transposed_kernel_breaks_the_singleton_law():
         wide.weight.copy_(wide.weight.flip(3))
     with pytest.raises(AssertionError, match="1-D in 2-D"):
         laws.flattened_axis_agrees(one, two, 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_path_that_differs_breaks_the_agreement_of_paths(family):
+    case = make(family)
+
+    def only_when_fast(y):
+        return one_output_doubled(y) if sc.kernels.info()["path"] == "auto" else y
+
+    laws.path_agrees_with_reference(case, torch.float32, lambda x: x)
+    broken = Case(Broken(case.layer, only_when_fast), case.shape)
+    with pytest.raises(AssertionError, match="against reference"):
+        laws.path_agrees_with_reference(broken, torch.float32, lambda x: x)

@@ -115,3 +115,20 @@ def test_structure_of_a_layer_is_its_own_structure():
     one, other = Structure.of(layer, (6, 6)), layer.structure((6, 6))
     assert one.counts() == other.counts()
     assert one.kind == other.kind == "tiled"
+
+
+ARRANGED = {
+    "as it is": lambda x: x,
+    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "every other": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "expanded": lambda x: x[:1].expand(x.shape),
+}
+
+
+@every_layer
+@given(data=st.data())
+def test_the_path_in_use_gives_what_plain_torch_gives(family, dimension, data):
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+    arrange = ARRANGED[data.draw(st.sampled_from(sorted(ARRANGED)))]
+    laws.path_agrees_with_reference(draw_case(data, family, dimension), dtype, arrange)

@@ -51,6 +51,9 @@ void run_local(int which, const std::string& isa, int type, const Numbers& numbe
   Local j = local_job(numbers);
   j.x = (const void*)x, j.w = (const void*)w, j.y = (const void*)y, j.bias = (const void*)bias;
   j.labels = (const int64_t*)labels, j.result = (void*)result;
+  for (int64_t l = 0; j.labels && l < j.out[0] * j.out[1] * j.out[2]; ++l)
+    if (j.labels[l] < 0 || j.labels[l] >= j.filters)
+      throw nb::index_error(std::to_string(j.labels[l]).c_str());
   const LocalTable& k = named(isa).local[type];
   nb::gil_scoped_release release;
   which == 0   ? local_forward(k, j, threads)

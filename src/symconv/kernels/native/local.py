@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
+from symconv.errors import StructureError
 from symconv.kernels import native
 from symconv.kernels.workspace import output_size
 
 Ints = Sequence[int]
+
+MOST = 1 << 58  # entries that still have a 64-bit address
 
 _FORWARD, _ADJOINT, _WEIGHT_GRADIENT = range(3)
 
@@ -85,6 +89,11 @@ def _numbers(
     rows = (size, 1), (out, 1), (kernel, 1), (stride, 1), (dilation, 1), (padding[::2], 0)
     space = [value for row, fill in rows for value in _lead(row, fill)]
     head = batch, groups, c, channels // groups, filters
+    reach = [s + sum(p) for s, p in zip(size, zip(padding[::2], padding[1::2]), strict=True)]
+    if batch * c * groups * prod(reach) >= MOST:
+        raise StructureError(
+            f"an input of fewer than {MOST} padded entries", f"size {tuple(reach)}, {batch} items"
+        )
     return [*head, *space, *x[:2], *_lead(x[2:], 0), *y[:2]]
 
 
@@ -105,5 +114,8 @@ def _run(
 ) -> None:
     tensors = x, weight, y, bias, None if labels is None else labels.contiguous(), result
     where = map(native.address, tensors)
-    threads = torch.get_num_threads()
-    native._cpu.run_local(which, native.SET, native.TYPES[like.dtype], numbers, *where, threads)
+    how = which, native.SET, native.TYPES[like.dtype], numbers
+    try:
+        native._cpu.run_local(*how, *where, torch.get_num_threads())
+    except IndexError as beyond:
+        raise StructureError(f"labels in 0..{numbers[4] - 1}", str(beyond)) from None

@@ -1,0 +1,206 @@
+"""The compiled local kernels against plain torch in double precision, on every instruction set."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+import symconv as sc
+from symconv.errors import StructureError
+from symconv.kernels import native, path
+from symconv.kernels.native import local as compiled
+from symconv.kernels.plain import local as plain
+from symconv.kernels.workspace import output_size
+
+pytestmark = pytest.mark.skipif(not native.SET, reason=f"no compiled kernels: {native.WHY_NOT}")
+
+SETS = native._cpu.instruction_sets() if native.SET else []
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-13, torch.bfloat16: 1e-2}
+
+
+@st.composite
+def problems(draw, dtypes=tuple(TOLERANCE)):
+    """Operands and geometry of all three operators, with channels and batches off the vectors."""
+    n, groups = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
+    batch = draw(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 24, 33]))
+    c, o = (draw(st.sampled_from(v)) for v in ([1, 2, 3, 5, 8], [1, 2, 3, 7, 8, 12, 16, 17, 33]))
+
+    def per_axis(*values):
+        return [draw(st.sampled_from(values)) for _ in range(n)]
+
+    kernel, stride, dilation = per_axis(1, 2, 3), per_axis(1, 1, 2, 3), per_axis(1, 1, 2)
+    padding = per_axis(0, 0, 1, 2) + per_axis(0, 0, 1, 2)
+    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    size = [e + draw(st.integers(0, {1: 19, 2: 10, 3: 4}[n])) for e in extents]
+    out = output_size(size, kernel, stride, padding, dilation)
+    positions = int(torch.tensor(out).prod())
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    dtype = draw(st.sampled_from(dtypes))
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    labels, filters = None, positions
+    if draw(st.booleans()):
+        filters = max(1, positions // 3)
+        labels = torch.randint(filters, (positions,), generator=generator)
+    x, y = normal(batch, groups * c, *size), normal(batch, groups * o, *out)
+    weight, bias = normal(filters, *kernel, c, groups * o), normal(groups * o, *out)
+    if draw(st.booleans()):
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    return x, y, weight, bias if draw(st.booleans()) else None, labels, (
+        stride, padding, dilation, groups
+    )  # fmt: skip
+
+
+def results(kernels, problem, to=lambda t: t):
+    x, y, weight, bias, labels, geometry = problem
+    x, y, weight = to(x), to(y), to(weight)
+    bias = None if bias is None else to(bias)
+    return (
+        kernels.forward(x, weight, bias, labels, *geometry),
+        kernels.adjoint(y, weight, labels, x.shape[2:], *geometry),
+        kernels.weight_gradient(x, y, labels, weight.shape, *geometry),
+    )
+
+
+def check(problem):
+    exact = results(plain, problem, torch.Tensor.double)
+    for name, got, wanted in zip("yxw", results(compiled, problem), exact, strict=True):
+        assert got.shape == wanted.shape
+        error = (got.double() - wanted).abs().max().item()
+        scale = max(1e-3, wanted.abs().max().item())
+        assert error <= TOLERANCE[got.dtype] * scale, f"{name}: {error / scale:.1e}"
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
+@settings(max_examples=80)
+@given(problem=problems())
+def test_operators_equal_plain_torch(instruction_set, problem):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "SET", instruction_set)
+        check(problem)
+
+
+def test_a_wrong_stride_would_be_seen(monkeypatch):
+    numbers = compiled._numbers
+
+    def wrong(*args):
+        found = numbers(*args)
+        found[-1] += 1  # the channel stride of y
+        return found
+
+    torch.manual_seed(0)
+    x, y, weight = torch.randn(2, 3, 6), torch.randn(2, 4, 4), torch.randn(4, 3, 3, 4)
+    problem = x, y, weight, None, None, ([1], [0, 0], [1], 1)
+    check(problem)
+    monkeypatch.setattr(compiled, "_numbers", wrong)
+    monkeypatch.setattr(native, "empty", lambda like, shape: like.new_zeros(50)[:32].view(shape)
+                        if list(shape) == [2, 4, 4] else like.new_empty(shape))  # fmt: skip
+    with pytest.raises(AssertionError, match="y: "):
+        check(problem)
+
+
+@settings(max_examples=40)
+@given(problem=problems(dtypes=(torch.float32,)))
+def test_results_do_not_depend_on_the_number_of_threads(problem):
+    """Not in a single bit."""
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(results(compiled, problem))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for mine, theirs in zip(found[0], other, strict=True):
+            assert torch.equal(mine, theirs)
+
+
+@settings(max_examples=40)
+@given(problem=problems())
+def test_every_entry_of_a_result_is_written(problem):
+    def full_of_nan(like, shape):
+        return like.new_full(shape, torch.nan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "empty", full_of_nan)
+        for found in results(compiled, problem):
+            assert not found.isnan().any()
+
+
+@given(
+    batch=st.sampled_from([1, 3, 9]),
+    where=st.integers(0, 6),
+    bad=st.sampled_from([torch.nan, torch.inf]),
+)
+def test_values_that_are_not_finite_reach_only_what_sees_them(batch, where, bad):
+    torch.manual_seed(0)
+    x, weight = torch.randn(batch, 2, 7), torch.randn(7, 3, 2, 5)
+    geometry = [1], [1, 1], [1], 1
+    before = compiled.forward(x, weight, None, None, *geometry)
+    x[batch // 2, 0, where] = bad
+    after = compiled.forward(x, weight, None, None, *geometry)
+    reached = torch.zeros_like(after, dtype=torch.bool)
+    reached[batch // 2, :, max(0, where - 1) : where + 2] = True
+    assert torch.equal(~after.isfinite(), reached)
+    assert torch.equal(after[~reached], before[~reached])
+
+
+def test_large_results_lie_in_kept_memory_and_live_on():
+    """Memory given back is used again, never while a tensor still lies in it."""
+    layer = sc.nn.LocallyConnected2d(8, 16, 3, 32, padding=1)
+    x = torch.randn(2, 8, 32, 32)
+    held = []
+    for _ in range(4):
+        layer.zero_grad(set_to_none=True)
+        layer(x).sum().backward()
+        held.append((layer.weight.grad, layer.weight.grad.clone()))
+    for gradient, copy in held:
+        assert torch.equal(gradient, copy)
+    assert native._cpu.kept_bytes() <= 16 << 20
+
+
+@pytest.mark.parametrize("bad", [-1, 4])
+def test_labels_beyond_the_filters_are_refused(bad):
+    labels = torch.tensor([0, 1, bad, 3])
+    with pytest.raises(StructureError, match=r"labels in 0\.\.3"):
+        compiled.forward(
+            torch.ones(1, 1, 4), torch.ones(4, 1, 1, 1), None, labels, [1], [0, 0], [1], 1
+        )
+
+
+def test_sizes_beyond_64_bits_are_refused():
+    with pytest.raises(StructureError, match="fewer than"):
+        compiled._numbers(
+            1, (1, 1, 1, 1), [2**62], [1], ([1], [2**62, 0], [1], 1), (1, 1, 1), (1, 1, 1)
+        )
+
+
+def test_paths():
+    x = torch.zeros(1)
+    assert path.choose(x) == "native"
+    assert path.choose(x.half()) == "reference"
+    with sc.kernels.use("reference"):
+        assert path.choose(x) == "reference"
+        with sc.kernels.use("native"):
+            assert path.choose(x) == "native"
+            with pytest.raises(StructureError, match=r"native kernels for torch\.float16 on cpu"):
+                path.choose(x.half())
+    assert path.choose(x) == "native"
+    with (
+        pytest.raises(StructureError, match="a path among auto, reference, native, triton"),
+        sc.kernels.use("fast"),
+    ):
+        pass
+    assert sc.kernels.info()["native"] == native.SET
+
+
+def test_without_compiled_kernels_plain_torch_serves(monkeypatch):
+    monkeypatch.setattr(native, "SET", "")
+    monkeypatch.setattr(native, "WHY_NOT", "removed")
+    assert path.choose(torch.zeros(1)) == "reference"
+    assert "removed" in sc.kernels.info()["native"]
