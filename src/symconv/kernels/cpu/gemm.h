@@ -40,9 +40,11 @@ constexpr int accumulators = 12;
 #endif
 constexpr int most_rows = 12;
 
+// R rows; `ahead.bytes` are fetched with each segment.
 template <int R, int V, class A, class B, class C>
-void tile(const A* a, int64_t ak, int64_t ar, const B* b, int64_t bk, const Segments& segments,
-          C* c, int64_t cr, int tail, Write write, Prefetch ahead) {
+SYMCONV_INLINE void block(const A* a, int64_t ak, int64_t ar, const B* b, int64_t bk,
+                          const Segments& segments, C* c, int64_t cr, int tail, Write write,
+                          Prefetch ahead) {
   typedef typename Compute<C>::type T;
   constexpr int lanes = Lanes<T>::count;
   vector_of<T> sum[R][V];
@@ -50,11 +52,11 @@ void tile(const A* a, int64_t ak, int64_t ar, const B* b, int64_t bk, const Segm
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = zeros<T>();
-  const int64_t share = ahead.bytes / segments.count;
   for (int s = 0; s < segments.count; ++s) {
     const A* at = a + segments.a[s];
     const B* bt = b + segments.b[s];
-    for (int64_t p = 0; p < share; p += 64) __builtin_prefetch(ahead.from + s * share + p, 0, 2);
+    for (int64_t p = 0; p < ahead.bytes; p += 64)
+      __builtin_prefetch(ahead.from + s * ahead.bytes + p, 0, 2);
     for (int64_t k = segments.n[s]; k > 0; --k) {
       vector_of<T> right[V];
 #pragma GCC unroll 4
@@ -86,11 +88,22 @@ void tile(const A* a, int64_t ak, int64_t ar, const B* b, int64_t bk, const Segm
   }
 }
 
+// Blocks of R rows, one below the other.
+template <int R, int V, class A, class B, class C>
+void tile(const A* a, int64_t ak, int64_t ar, const B* b, int64_t bk, const Segments& segments,
+          C* c, int64_t cr, int tail, Write write, int64_t blocks, Prefetch ahead) {
+  const int64_t share = ahead.bytes / (segments.count * blocks);
+  for (; blocks > 0; --blocks, a += R * ar, c += R * cr) {
+    block<R, V>(a, ak, ar, b, bk, segments, c, cr, tail, write, {ahead.from, share});
+    ahead.from += share * segments.count;
+  }
+}
+
 template <class A, class B, class C>
 struct Product {
   typedef typename Compute<C>::type T;
   typedef void (*Tile)(const A*, int64_t, int64_t, const B*, int64_t, const Segments&, C*, int64_t,
-                       int, Write, Prefetch);
+                       int, Write, int64_t, Prefetch);
 
   template <int V>
   static SYMCONV_INLINE Tile chosen(int rows) {
@@ -120,18 +133,19 @@ struct Product {
       const int64_t blocks = (rows + most - 1) / most, rest = rows - (blocks - 1) * most;
       const int64_t end = j + wide * lanes;
       const int tail = end > columns ? int(columns - (end - lanes)) : 0;
-      const int64_t share = ahead.bytes / blocks;
-      for (int64_t i = 0, at = 0; i < blocks; ++i) {
-        // Full height but for the end: few rows wait for their sums, so the last two share.
-        const int64_t next = i == blocks - 1   ? rows
-                             : i == blocks - 2 ? (rest < most / 2 ? (at + rows) / 2 : at + most)
-                                               : at + most;
-        Tile call = wide == 4   ? chosen<4>(int(next - at))
-                    : wide == 2 ? chosen<2>(int(next - at))
-                                : chosen<1>(int(next - at));
+      // Full height but for the end: few rows wait for their sums, so the last two blocks share.
+      const int64_t whole = rest == most ? blocks : blocks - 1;
+      const int64_t full = rest < most / 2 && blocks > 1 ? blocks - 2 : whole;
+      const int64_t last = rows - full * most, second = last > most ? last / 2 : 0;
+      const int64_t heights[3] = {most, last - second, second};
+      const int64_t counts[3] = {full, last - second > 0, second > 0};
+      for (int64_t part = 0, at = 0; part < 3; at += heights[part] * counts[part], ++part) {
+        if (!counts[part]) continue;
+        const int high = int(heights[part]);
+        Tile call = wide == 4 ? chosen<4>(high) : wide == 2 ? chosen<2>(high) : chosen<1>(high);
         call(a + at * ar, ak, ar, b + j, bk, segments, c + at * cr + j, cr, tail, write,
-             {ahead.from + i * share, share});
-        at = next;
+             counts[part], {ahead.from, ahead.bytes * high * counts[part] / rows});
+        ahead.from += ahead.bytes * high * counts[part] / rows;
       }
       ahead = {};
       j = end;

@@ -89,7 +89,8 @@ def _numbers(
     rows = (size, 1), (out, 1), (kernel, 1), (stride, 1), (dilation, 1), (padding[::2], 0)
     space = [value for row, fill in rows for value in _lead(row, fill)]
     head = batch, groups, c, channels // groups, filters
-    reach = [s + sum(p) for s, p in zip(size, zip(padding[::2], padding[1::2]), strict=True)]
+    pairs = zip(padding[::2], padding[1::2], strict=True)
+    reach = [s + sum(p) for s, p in zip(size, pairs, strict=True)]
     if batch * c * groups * prod(reach) >= MOST:
         raise StructureError(
             f"an input of fewer than {MOST} padded entries", f"size {tuple(reach)}, {batch} items"
