@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import clock, milliseconds
 
 MIB = 1 << 20
 BUFFER = 512 * MIB  # read and copied: larger than any cache
@@ -49,12 +49,7 @@ def copies(size: int) -> int:
 def rate(call: Callable[[], Any], work: float, rounds: int = 7) -> float:
     """Work per second in the best of some rounds, in thousands of millions."""
     call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return work / min(times) / 1e9
+    return 1e-6 * work / min(milliseconds(call, rounds, clock(torch.get_num_threads())))
 
 
 def measured(quick: bool = False) -> dict[str, float]:
