@@ -340,36 +340,41 @@ struct LocalKernel {
   // x[r step] += sum over o of w[r, o] y[o]: the sums of several rows are taken together.
   static void spread_one(const S* w, int64_t stride, int64_t rows, const T* y, int64_t o, T* x,
                          int64_t step) {
-    const int64_t whole = o / lanes * lanes;
     int64_t r = 0;
-    for (; r + lanes <= rows; r += lanes) {
-      vector_of<T> sums[lanes];
+    for (; r + lanes <= rows; r += lanes)
+      spread_rows<true>(w + r * stride, stride, lanes, y, o, x + r * step, step);
+    if (r < rows) spread_rows<false>(w + r * stride, stride, rows - r, y, o, x + r * step, step);
+  }
+
+  // Where there are fewer rows than lanes each is still summed in the same order: which rows come
+  // together depends on how the input was sliced.
+  template <bool all>
+  static void spread_rows(const S* w, int64_t stride, int64_t rows, const T* y, int64_t o, T* x,
+                          int64_t step) {
+    const int64_t whole = o / lanes * lanes;
+    vector_of<T> sums[lanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < lanes; ++i) sums[i] = zeros<T>();
-      for (int64_t k = 0; k < whole; k += lanes) {
-        const vector_of<T> right = load(y + k);
+    for (int i = 0; i < lanes; ++i) sums[i] = zeros<T>();
+    for (int64_t k = 0; k < whole; k += lanes) {
+      const vector_of<T> right = load(y + k);
 #pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) sums[i] += load(w + (r + i) * stride + k) * right;
-      }
-      vector_of<T> total = row_sums<T>(sums);
-      for (int64_t k = whole; k < o; ++k) {
-        T column[lanes];
-        for (int i = 0; i < lanes; ++i) column[i] = value(w[(r + i) * stride + k]);
-        total += load(column) * y[k];
-      }
-      if (step == 1) {
-        store(x + r, load(x + r) + total);
-        continue;
-      }
-      T each[lanes];
-      store(each, total);
-      for (int i = 0; i < lanes; ++i) x[(r + i) * step] += each[i];
+      for (int i = 0; i < lanes; ++i)
+        if (all || i < rows) sums[i] += load(w + i * stride + k) * right;
     }
-    for (; r < rows; ++r) {
-      T total = 0;
-      for (int64_t k = 0; k < o; ++k) total += value(w[r * stride + k]) * y[k];
-      x[r * step] += total;
+    vector_of<T> total = row_sums<T>(sums);
+    for (int64_t k = whole; k < o; ++k) {
+      T column[lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i)
+        column[i] = all || i < rows ? value(w[i * stride + k]) : T(0);
+      total += load(column) * y[k];
     }
+    if (all && step == 1) return store(x, load(x) + total);
+    T each[lanes];
+    store(each, total);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i)
+      if (all || i < rows) x[i * step] += each[i];
   }
 
   // -- gradient to the weight ---------------------------------------------------------------------
