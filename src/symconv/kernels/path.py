@@ -56,11 +56,10 @@ def choose(x: Tensor) -> str:
         StructureError: The path that was asked for cannot serve them.
     """
     wanted = _wanted.get()
-    compiled = x.device.type == "cpu" and native.SET != "" and x.dtype in native.TYPES
     on_gpu = x.device.type == "cuda" or (x.device.type == "cpu" and wanted == "triton" and _dry())
     if wanted == "reference":
         return wanted
-    if compiled and wanted in ("auto", "native"):
+    if native.serves(x) and wanted in ("auto", "native"):
         return "native"
     floating = x.dtype in native.TYPES or x.dtype == torch.float16
     if on_gpu and floating and wanted in ("auto", "triton") and not _triton_why_not():

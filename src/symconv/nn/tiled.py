@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from symconv.functional import as_batch, cast, check_input, convolve, pad
-from symconv.kernels import workspace
+from symconv.functional import as_batch, cast, check_input, convolve, correlate, pad
+from symconv.kernels import native, workspace
 from symconv.lattice.windows import Size, Window, per_axis
 from symconv.nn import _shared
 from symconv.structure import Structure
+
+FEW = 4  # items below which strided convolutions are the quicker way: measured
 
 
 class _TiledConv(nn.Module):
@@ -29,8 +31,9 @@ class _TiledConv(nn.Module):
 
     Shapes: input (N, in_channels, \*S) of any size S, or without N; output (N, out_channels,
     \*out); `weight` (\*tile, \*kernel_size, in_channels // groups, out_channels); `bias`
-    (out_channels, \*tile). Exact up to the rounding of sums. The work is that of one convolution:
-    each phase of the tile is a strided one, and their outputs are interleaved (which holds the
+    (out_channels, \*tile). Exact up to the rounding of sums. The work is that of one convolution.
+    Compiled kernels serve batches of 4 items and more (see `symconv.kernels.local`); otherwise each
+    phase of the tile is a strided convolution, and their outputs are interleaved (which holds the
     output twice).
 
     Args:
@@ -105,12 +108,33 @@ class _TiledConv(nn.Module):
         if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
             window.output_size(x.shape[-n:])
         x, weight, bias = cast(x, self.weight, self.bias)
-        padded = pad(as_batch(x, n), window)
-        y = self._interleaved(padded, weight, bias)
+        batch = as_batch(x, n)
+        by_labels = (
+            not workspace.traced_for_export()
+            and math.prod(self.tile) > 1
+            and native.serves(batch)
+            and len(batch) >= FEW
+        )
+        way = self._by_labels if by_labels else self._interleaved
+        y = way(batch, weight, bias)
         return y.squeeze(0) if x.ndim == n + 1 else y
+
+    def _by_labels(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """On the local kernel: the phase of an output position is the label of its filter."""
+        n, window = self.dimension, self.window
+        padding = [amount for pair in window.padding for amount in pair]
+        steps = window.kernel_size, window.stride, padding, window.dilation
+        out = workspace.output_size(x.shape[2:], *steps)  # sizes may be symbols here
+        labels = torch.zeros((), dtype=torch.int64, device=x.device)
+        for size, period in zip(out, self.tile, strict=True):
+            labels = labels[..., None] * period + torch.arange(size, device=x.device) % period
+        each = None if bias is None else bias.flatten(1)[:, labels]
+        filters = weight.flatten(0, n - 1)
+        return correlate(x, filters, labels.flatten(), each, window, self.groups)
 
     def _interleaved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         n, window = self.dimension, self.window
+        x = pad(x, window)
         rows = zip(x.shape[2:], window.extent, window.stride, strict=True)
         out = [(size - extent) // step + 1 for size, extent, step in rows]
         if math.prod(self.tile) == 1:

@@ -33,6 +33,11 @@ TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 LARGE = 1 << 20
 
 
+def serves(x: Tensor) -> bool:
+    """Are there compiled kernels for x's device and type?"""
+    return SET != "" and x.device.type == "cpu" and x.dtype in TYPES
+
+
 def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     """A contiguous tensor of `like`'s type, not filled."""
     if math.prod(shape) * like.element_size() < LARGE:
