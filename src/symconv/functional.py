@@ -173,9 +173,10 @@ def correlate(
     groups: int,
 ) -> Tensor:
     """Local correlation of an input and its padding; filters (F, *kernel, C, O)."""
-    x, weight, bias = cast(x, weight, bias)
     zeros, n = window.padding_mode == "zeros", window.dimension
-    batch = as_batch(x if zeros else pad(x, window), n)
+    x = x if zeros else pad(x, window)  # first: under autocast it may give another type
+    x, weight, bias = cast(x, weight, bias)
+    batch = as_batch(x, n)
     padding = _flat(window.padding) if zeros else (0,) * (2 * n)
     each, shared = (bias, None) if bias is not None and bias.ndim > 1 else (None, bias)
     steps = window.stride, padding, window.dilation, groups

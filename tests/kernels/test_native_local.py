@@ -180,6 +180,12 @@ def test_sizes_beyond_64_bits_are_refused():
         )
 
 
+def test_operands_of_several_types_are_refused():
+    x, weight = torch.ones(1, 1, 4), torch.ones(4, 1, 1, 1, dtype=torch.float64)
+    with pytest.raises(StructureError, match=r"operands of type torch\.float32"):
+        compiled.forward(x, weight, None, None, [1], [0, 0], [1], 1)
+
+
 def test_paths():
     x = torch.zeros(1)
     assert path.choose(x) == "native"

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symconv.errors import StructureError
+
 _cpu: Any = None
 SET = ""  # the instruction set, "" where there are no compiled kernels
 THREADS = False  # has torch brought an OpenMP runtime whose threads they can use?
@@ -48,3 +50,17 @@ def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
 def address(tensor: Tensor | None) -> int:
     """Where the tensor's data begins, 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def check(like: Tensor, *operands: Tensor | None) -> None:
+    """Are the operands of one type and on the processor? The kernels take it on trust.
+
+    Raises:
+        StructureError: They are not.
+    """
+    for operand in operands:
+        if operand is not None and (operand.dtype != like.dtype or operand.device != like.device):
+            raise StructureError(
+                f"operands of type {like.dtype} on {like.device}",
+                f"{operand.dtype} on {operand.device}",
+            )

@@ -113,8 +113,10 @@ def _run(
     labels: Tensor | None,
     result: Tensor,
 ) -> None:
-    tensors = x, weight, y, bias, None if labels is None else labels.contiguous(), result
-    where = map(native.address, tensors)
+    operands = x, weight, y, bias, result
+    native.check(like, *operands)
+    labels = None if labels is None else labels.long().contiguous()
+    where = map(native.address, (*operands[:4], labels, result))
     how = which, native.SET, native.TYPES[like.dtype], numbers
     try:
         native._cpu.run_local(*how, *where, torch.get_num_threads())
