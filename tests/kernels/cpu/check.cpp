@@ -1,10 +1,11 @@
 // The compiled kernels without Python, for address and thread checkers: see .ci/sanitize.
 //
 //     check SECONDS [SEED]   random operators on every instruction set of this machine
-//     check sum|overrun|race   one planted fault each, which the checks must report
+//     check sum|overrun|overflow|race   one planted fault each, which must be reported
 #include <chrono>
 
 #include "check_local.h"
+#include "check_sparse.h"
 
 using namespace check;
 
@@ -57,6 +58,8 @@ void overrun() {  // the last weight is not there
   symconv::local_forward(symconv::portable::table.local[symconv::float32], layer.j, 1);
 }
 
+void overflow(int large) { std::printf("%d\n", std::numeric_limits<int>::max() + large); }
+
 void race() {
   int64_t sum = 0;
   symconv::parallel(1000, 4, [&](int64_t chunk, int) { sum += chunk; });
@@ -67,8 +70,9 @@ void race() {
 
 int main(int count, char** arguments) {
   const std::string what = count > 1 ? arguments[1] : "10";
-  if (what == "sum") return wrong_sum() ? 1 : 0;
+  if (what == "sum") return wrong_sum() ? std::printf("wrong sum\n"), 1 : 0;
   if (what == "overrun") return overrun(), 0;
+  if (what == "overflow") return overflow(count), 0;
   if (what == "race") return race(), 0;
   Random random{count > 2 ? uint64_t(std::atoll(arguments[2])) : 0};
   const std::vector<const symconv::Isa*> all = sets();
@@ -77,7 +81,8 @@ int main(int count, char** arguments) {
   int64_t cases = 0;
   while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds) {
     const uint64_t seed = random.state;
-    if (!local_case(all, random)) return std::printf("  seed %llu\n", (unsigned long long)seed), 1;
+    const bool fine = cases % 2 ? sparse_case(all, random) : local_case(all, random);
+    if (!fine) return std::printf("  seed %llu\n", (unsigned long long)seed), 1;
     ++cases;
   }
   std::printf("%lld cases on", (long long)cases);

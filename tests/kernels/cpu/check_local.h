@@ -94,28 +94,7 @@ void each_term(const Local& j, const Use& use) {
     }
 }
 
-typedef void (*Operator)(const symconv::LocalTable&, Local, int threads);
-
-// One thread against exact sums, more threads against one thread, bit for bit.
-inline bool holds(const char* what, const symconv::Isa& isa, int type, Local j, Operator run,
-                  const Sums& want, bool aligned, int threads) {
-  Buffer result(type, int64_t(want.value.size()), aligned), again(type, result.count(), aligned);
-  j.result = result.data();
-  run(isa.local[type], j, 1);
-  const int64_t wrong = first_wrong(type, want, result);
-  if (wrong >= 0) {
-    std::printf("%s, %s, %s: entry %lld is %.9g, not %.9g\n  %s\n", isa.name, name_of(type), what,
-                (long long)wrong, result[wrong], double(want.value[wrong]), described(j).c_str());
-    return false;
-  }
-  j.result = again.data();
-  run(isa.local[type], j, threads);
-  if (!std::memcmp(result.data(), again.data(), size_t(result.bytes()))) return true;
-  std::printf("%s, %s, %s: other bits from %d threads than from one\n  %s\n", isa.name,
-              name_of(type), what, threads, described(j).c_str());
-  return false;
-}
-
+// One random case on one random set.
 inline bool local_case(const std::vector<const symconv::Isa*>& sets, Random& random) {
   Local j = random_sizes(random);
   const int64_t positions = j.out[0] * j.out[1] * j.out[2], outputs = j.groups * j.o;
@@ -148,6 +127,7 @@ inline bool local_case(const std::vector<const symconv::Isa*>& sets, Random& ran
   });
 
   const symconv::Isa& isa = *sets[size_t(random.below(int64_t(sets.size())))];
+  const symconv::LocalTable& table = isa.local[type];
   Local forward = j, adjoint = j, gradient = j;
   forward.x = x.data(), forward.w = w.data(), forward.bias = biased ? bias.data() : nullptr;
   adjoint.y = y.data(), adjoint.w = w.data();
@@ -155,11 +135,11 @@ inline bool local_case(const std::vector<const symconv::Isa*>& sets, Random& ran
   for (int a = 4; a > 0; step *= a > 1 ? j.size[a - 2] : channels, --a) adjoint.x_strides[a] = step;
   adjoint.x_strides[0] = step;
   gradient.x = x.data(), gradient.y = y.data();
-  return holds("output", isa, type, forward, symconv::local_forward, output, aligned, threads) &&
-         holds("gradient to the input", isa, type, adjoint, symconv::local_adjoint, to_input,
-               aligned, threads) &&
-         holds("gradient to the weight", isa, type, gradient, symconv::local_weight_gradient,
-               to_weight, aligned, threads);
+  const Case it{std::string("local, ") + isa.name + ", " + described(j), type, threads, aligned};
+  return holds(it, "output", output, table, forward, symconv::local_forward) &&
+         holds(it, "gradient to the input", to_input, table, adjoint, symconv::local_adjoint) &&
+         holds(it, "gradient to the weight", to_weight, table, gradient,
+               symconv::local_weight_gradient);
 }
 
 }  // namespace check

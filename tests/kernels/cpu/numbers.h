@@ -130,4 +130,32 @@ inline int64_t first_wrong(int type, const Sums& want, const Buffer& got) {
   return -1;
 }
 
+struct Case {
+  std::string what;
+  int type, threads;
+  bool aligned;
+};
+
+// One thread against exact sums, more threads against one thread, bit for bit.
+template <class Table, class Job>
+bool holds(const Case& it, const char* part, const Sums& want, const Table& table, Job j,
+           void (*run)(const Table&, Job, int)) {
+  const int64_t count = int64_t(want.value.size());
+  Buffer result(it.type, count, it.aligned), again(it.type, count, it.aligned);
+  j.result = result.data();
+  run(table, j, 1);
+  const int64_t wrong = first_wrong(it.type, want, result);
+  if (wrong >= 0) {
+    std::printf("%s of %s: entry %lld is %.9g, not %.9g\n  %s\n", part, name_of(it.type),
+                (long long)wrong, result[wrong], double(want.value[size_t(wrong)]), it.what.c_str());
+    return false;
+  }
+  j.result = again.data();
+  run(table, j, it.threads);
+  if (!std::memcmp(result.data(), again.data(), size_t(result.bytes()))) return true;
+  std::printf("%s of %s: other bits from %d threads than from one\n  %s\n", part,
+              name_of(it.type), it.threads, it.what.c_str());
+  return false;
+}
+
 }  // namespace check
