@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "operators.h"
+#include "sparse_operators.h"
 
 namespace nb = nanobind;
 using namespace symconv;
@@ -61,6 +62,24 @@ void run_local(int which, const std::string& isa, int type, const Numbers& numbe
                : local_weight_gradient(k, j, threads);
 }
 
+// Sizes and strides as symconv.kernels.native.sparse writes them.
+void run_sparse(int which, const std::string& isa, int type, int index_type, int64_t batch,
+                int64_t inputs, int64_t outputs, int64_t fan_in, int64_t x_batch, int64_t x_feature,
+                int64_t y_batch, int64_t y_feature, Address x, Address w, Address y, Address bias,
+                Address index, Address result, int threads) {
+  Sparse j{};
+  j.batch = batch, j.inputs = inputs, j.outputs = outputs, j.fan_in = fan_in;
+  j.x_strides[0] = x_batch, j.x_strides[1] = x_feature;
+  j.y_strides[0] = y_batch, j.y_strides[1] = y_feature;
+  j.x = (const void*)x, j.w = (const void*)w, j.y = (const void*)y, j.bias = (const void*)bias;
+  j.index = (const void*)index, j.result = (void*)result;
+  const SparseTable& k = named(isa).sparse[type].of[index_type];
+  nb::gil_scoped_release release;
+  which == 0   ? sparse_forward(k, j, threads)
+  : which == 1 ? sparse_adjoint(k, j, threads)
+               : sparse_weight_gradient(k, j, threads);
+}
+
 nb::ndarray<nb::pytorch> empty(int type, const std::vector<size_t>& shape) {
   static const nb::dlpack::dtype dtypes[] = {
       {uint8_t(nb::dlpack::dtype_code::Float), 32, 1},
@@ -92,4 +111,5 @@ NB_MODULE(_cpu, m) {
   m.def("kept_bytes", [] { return memory().kept(); });
   m.def("empty", &empty);
   m.def("run_local", &run_local);
+  m.def("run_sparse", &run_sparse);
 }

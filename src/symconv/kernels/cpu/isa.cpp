@@ -2,6 +2,7 @@
 #include "isa.h"
 
 #include "local.h"
+#include "sparse.h"
 
 namespace symconv {
 namespace SYMCONV_ISA {
@@ -13,6 +14,17 @@ constexpr LocalTable local_table() {
           K::list_positions, K::layout_chunks, K::blocks,    K::result_rows,
           K::lines,        K::lay_input,    K::unlay_input,  K::forward,
           K::adjoint,      K::weight_of_positions, K::pack_outputs, K::weight_of_filters};
+}
+
+template <class S, class I>
+constexpr SparseTable sparse_table() {
+  typedef SparseKernel<S, I> K;
+  return {K::plan_forward, K::plan_adjoint, K::plan_weight, K::fill_tables, K::pieces,
+          K::lay_input,    K::unlay_input,  K::forward,     K::adjoint,     K::weight};
+}
+template <class S>
+constexpr SparseTables sparse_tables() {
+  return {{sparse_table<S, uint16_t>(), sparse_table<S, int32_t>(), sparse_table<S, int64_t>()}};
 }
 
 static bool runs_here() {
@@ -33,7 +45,8 @@ static bool runs_here() {
 extern const Isa table;  // of internal use: see isa.h for the names outside
 const Isa table = {SYMCONV_STRING(SYMCONV_ISA),
                    runs_here,
-                   {local_table<float>(), local_table<double>(), local_table<bfloat16>()}};
+                   {local_table<float>(), local_table<double>(), local_table<bfloat16>()},
+                   {sparse_tables<float>(), sparse_tables<double>(), sparse_tables<bfloat16>()}};
 
 }  // namespace SYMCONV_ISA
 }  // namespace symconv

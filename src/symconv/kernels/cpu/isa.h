@@ -24,10 +24,27 @@ struct LocalTable {
   void (*weight_of_filters)(const Local&, int64_t chunk, int worker);
 };
 
+struct SparseTable {
+  void (*plan_forward)(Sparse&);
+  void (*plan_adjoint)(Sparse&);
+  void (*plan_weight)(Sparse&);
+  void (*fill_tables)(const Sparse&);
+  int64_t (*pieces)(const Sparse&);
+  void (*lay_input)(const Sparse&, int64_t task, int worker);
+  void (*unlay_input)(const Sparse&, int64_t task, int worker);
+  void (*forward)(const Sparse&, int64_t task, int worker);
+  void (*adjoint)(const Sparse&, int64_t task, int worker);
+  void (*weight)(const Sparse&, int64_t chunk, int worker);
+};
+struct SparseTables {
+  SparseTable of[indices];
+};
+
 struct Isa {
   const char* name;
   bool (*runs_here)();
   LocalTable local[types];
+  SparseTables sparse[types];
 };
 
 namespace portable { extern const Isa table; }

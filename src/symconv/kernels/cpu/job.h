@@ -7,6 +7,7 @@
 namespace symconv {
 
 enum Type : int { float32, float64, bfloat16_type, types };
+enum Index : int { uint16, int32, int64, indices };
 
 // A local correlation over three axes of space (fewer are led by axes of size one).
 //
@@ -33,16 +34,24 @@ struct Local {
   char *shared, *worker;
 };
 
-// A product with k chosen inputs for each output, see sparse.h.
+// A sparse product, in which each output sees as many chosen inputs.
+//
+//     y[b, o] = bias[o] + sum over k < fan_in of x[b, index[o, k]] * w[o, k]
 struct Sparse {
   int64_t batch, inputs, outputs, fan_in;
-  int64_t x_strides[2], y_strides[2];
-  const void *x, *w, *y;
-  const void* index;  // uint16 or int32
-  bool narrow;        // uint16
-  void* result;
-  int64_t lanes, blocks;
-  int64_t bytes_shared, bytes_worker;
+  int64_t x_strides[2], y_strides[2];  // batch, feature; in elements
+  const void *x, *w, *y, *bias;        // what is read; w contiguous, bias or null
+  const void* index;                   // contiguous
+  void* result;                        // y, x or w, contiguous
+
+  // Planned:
+  int64_t vectors, width;  // of a slice of the batch; width in elements
+  int64_t slices;
+  int64_t rows, chunks;    // outputs that are worked on together, and how often
+  int64_t copies;          // of the gradient to the input
+  bool in_place;           // x is read where it lies
+  bool past;               // the gradient to the weight goes around the caches
+  int64_t bytes_laid, bytes_shared, bytes_worker;  // scratch
   char *shared, *worker;
 };
 

@@ -9,22 +9,13 @@
 namespace symconv {
 namespace SYMCONV_ISA {
 
-// Rows become columns: after log2(n) rounds of taking the even and the odd lanes of pairs.
-template <class T>
-SYMCONV_INLINE void transpose(vector_of<T>* rows) {
-  constexpr int n = Lanes<T>::count;
-#pragma GCC unroll 4
-  for (int round = n; round > 1; round /= 2) {
-    vector_of<T> next[n];
-#pragma GCC unroll 8
-    for (int i = 0; i < n / 2; ++i) {
-      next[i] = Neighbours<vector_of<T>, n>::even(rows[2 * i], rows[2 * i + 1]);
-      next[n / 2 + i] = Neighbours<vector_of<T>, n>::odd(rows[2 * i], rows[2 * i + 1]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) rows[i] = next[i];
-  }
-}
+SYMCONV_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+SYMCONV_INLINE int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+SYMCONV_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0
+SYMCONV_INLINE int64_t rounded(int64_t a, int64_t to) { return ceil_div(a, to) * to; }
+
+constexpr int64_t cache_line = 64;
+constexpr int64_t piece = 256;  // positions of a row that are laid out together
 
 // to[p * entries + q] = from[offset[q] + p * step], zero for filler; p < count.
 template <class S, class T>

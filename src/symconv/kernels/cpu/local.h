@@ -17,13 +17,6 @@
 namespace symconv {
 namespace SYMCONV_ISA {
 
-SYMCONV_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-SYMCONV_INLINE int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
-SYMCONV_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0
-SYMCONV_INLINE int64_t rounded(int64_t a, int64_t to) { return ceil_div(a, to) * to; }
-
-constexpr int64_t cache_line = 64;
-constexpr int64_t piece = 256;        // positions of a row that are laid out together
 constexpr int64_t block_bytes = 1 << 16;
 constexpr int64_t first_cache = 24 << 10;  // bytes of it that operands may fill
 constexpr int64_t least_rows = 48;         // fewer sums would be loaded and stored too often

@@ -144,51 +144,78 @@ SYMCONV_INLINE vector_of<T> keep(vector_of<T> x, typename Lanes<T>::integers mas
 #endif
 #endif
 
-// The even and the odd lanes of two vectors, those of a in the lower half.
-template <class V, int N>
-struct Neighbours;
+// Two rows trade the blocks of D lanes that are not on the diagonal of [a; b]:
+//
+//     upper: lanes l without bit D from a, the others are lanes l - D of b
+//     lower: lanes l with bit D from b, the others are lanes l + D of a
+template <class V, int N, int D>
+struct Exchange;
 #ifdef SYMCONV_SHUFFLEVECTOR
 #define SYMCONV_LIST(...) __VA_ARGS__
-#define SYMCONV_EVEN_ODD(N, EVEN, ODD)                                                             \
+#define SYMCONV_EXCHANGE(N, D, UPPER, LOWER)                                                       \
   template <class V>                                                                               \
-  struct Neighbours<V, N> {                                                                        \
-    static SYMCONV_INLINE V even(V a, V b) { return __builtin_shufflevector(a, b, EVEN); }         \
-    static SYMCONV_INLINE V odd(V a, V b) { return __builtin_shufflevector(a, b, ODD); }           \
+  struct Exchange<V, N, D> {                                                                       \
+    static SYMCONV_INLINE V upper(V a, V b) { return __builtin_shufflevector(a, b, UPPER); }       \
+    static SYMCONV_INLINE V lower(V a, V b) { return __builtin_shufflevector(a, b, LOWER); }       \
   };
-SYMCONV_EVEN_ODD(2, SYMCONV_LIST(0, 2), SYMCONV_LIST(1, 3))
-SYMCONV_EVEN_ODD(4, SYMCONV_LIST(0, 2, 4, 6), SYMCONV_LIST(1, 3, 5, 7))
-SYMCONV_EVEN_ODD(8, SYMCONV_LIST(0, 2, 4, 6, 8, 10, 12, 14),
-                 SYMCONV_LIST(1, 3, 5, 7, 9, 11, 13, 15))
-SYMCONV_EVEN_ODD(16, SYMCONV_LIST(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-                 SYMCONV_LIST(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31))
-#undef SYMCONV_EVEN_ODD
+SYMCONV_EXCHANGE(2, 1, SYMCONV_LIST(0, 2), SYMCONV_LIST(1, 3))
+SYMCONV_EXCHANGE(4, 1, SYMCONV_LIST(0, 4, 2, 6), SYMCONV_LIST(1, 5, 3, 7))
+SYMCONV_EXCHANGE(4, 2, SYMCONV_LIST(0, 1, 4, 5), SYMCONV_LIST(2, 3, 6, 7))
+SYMCONV_EXCHANGE(8, 1, SYMCONV_LIST(0, 8, 2, 10, 4, 12, 6, 14),
+                 SYMCONV_LIST(1, 9, 3, 11, 5, 13, 7, 15))
+SYMCONV_EXCHANGE(8, 2, SYMCONV_LIST(0, 1, 8, 9, 4, 5, 12, 13),
+                 SYMCONV_LIST(2, 3, 10, 11, 6, 7, 14, 15))
+SYMCONV_EXCHANGE(8, 4, SYMCONV_LIST(0, 1, 2, 3, 8, 9, 10, 11),
+                 SYMCONV_LIST(4, 5, 6, 7, 12, 13, 14, 15))
+SYMCONV_EXCHANGE(16, 1, SYMCONV_LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+                 SYMCONV_LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+SYMCONV_EXCHANGE(16, 2, SYMCONV_LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+                 SYMCONV_LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+SYMCONV_EXCHANGE(16, 4, SYMCONV_LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+                 SYMCONV_LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+SYMCONV_EXCHANGE(16, 8, SYMCONV_LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                 SYMCONV_LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+#undef SYMCONV_EXCHANGE
 #undef SYMCONV_LIST
 #else
-template <class V, int N>
-struct Neighbours {
-  static SYMCONV_INLINE V pick(V a, V b, int first) {
-    V out;
-    for (int i = 0; i < N / 2; ++i) {
-      out[i] = a[2 * i + first];
-      out[N / 2 + i] = b[2 * i + first];
-    }
-    return out;
+template <class V, int N, int D>
+struct Exchange {
+  static SYMCONV_INLINE V upper(V a, V b) {
+    for (int l = 0; l < N; ++l)
+      if (l & D) a[l] = b[l - D];
+    return a;
   }
-  static SYMCONV_INLINE V even(V a, V b) { return pick(a, b, 0); }
-  static SYMCONV_INLINE V odd(V a, V b) { return pick(a, b, 1); }
+  static SYMCONV_INLINE V lower(V a, V b) {
+    for (int l = 0; l < N; ++l)
+      if (!(l & D)) b[l] = a[l + D];
+    return b;
+  }
 };
 #endif
 
-// One sum per row of `rows`: lane r of the result is the sum over the lanes of rows[r].
-template <class T>
-SYMCONV_INLINE vector_of<T> row_sums(vector_of<T>* rows) {
+// Rows become columns: blocks off the diagonal are traded, in blocks of every size.
+template <class T, int D = Lanes<T>::count / 2>
+SYMCONV_INLINE void transpose(vector_of<T>* rows) {
   constexpr int n = Lanes<T>::count;
-#pragma GCC unroll 8
-  for (int width = n / 2; width >= 1; width /= 2)
+  typedef Exchange<vector_of<T>, n, D> Trade;
 #pragma GCC unroll 16
-    for (int i = 0; i < width; ++i)
-      rows[i] = Neighbours<vector_of<T>, n>::even(rows[2 * i], rows[2 * i + 1]) +
-                Neighbours<vector_of<T>, n>::odd(rows[2 * i], rows[2 * i + 1]);
+  for (int i = 0; i < n; ++i) {
+    if (i & D) continue;
+    const vector_of<T> upper = Trade::upper(rows[i], rows[i + D]);
+    rows[i + D] = Trade::lower(rows[i], rows[i + D]);
+    rows[i] = upper;
+  }
+  if constexpr (D > 1) transpose<T, D / 2>(rows);
+}
+
+// One sum per row of `rows`: lane r of the result is the sum over the lanes of rows[r].
+template <class T, int D = Lanes<T>::count / 2>
+SYMCONV_INLINE vector_of<T> row_sums(vector_of<T>* rows) {
+  typedef Exchange<vector_of<T>, Lanes<T>::count, D> Trade;
+#pragma GCC unroll 8
+  for (int i = 0; i < D; ++i)
+    rows[i] = Trade::upper(rows[i], rows[i + D]) + Trade::lower(rows[i], rows[i + D]);
+  if constexpr (D > 1) return row_sums<T, D / 2>(rows);
   return rows[0];
 }
 

@@ -15,10 +15,9 @@ import warnings
 import torch
 from scipy.sparse import csc_array, csr_array
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-from symconv.errors import StructureError
 from symconv.kernels import workspace
+from symconv.kernels.indices import check, kept, narrowed
 
 with warnings.catch_warnings():
     # torch says once per process that its compressed layouts are in beta: here, to nobody.
@@ -27,38 +26,21 @@ with warnings.catch_warnings():
 
 
 def _matrix(weight: Tensor, connections: Tensor, inputs: int) -> Tensor:
-    rows, columns, most = _indices(connections)
-    if most >= inputs:
-        raise StructureError(f"connections in 0..{inputs - 1}", most)
+    rows, columns, most = kept(connections, _compressed)
+    check(most, inputs)
     # Checked just now; saying so also silences torch's reminder that it could check.
     shape = len(connections), inputs
     return torch.sparse_csr_tensor(rows, columns, weight.flatten(), shape, check_invariants=False)
 
 
-# Keyed by storage, which the tensors that autograd and compilers make of one buffer have in common.
-_KEPT: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def _indices(connections: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Row starts and columns as narrow integers, and the largest column; kept until they change."""
-    if connections.is_inference():  # such tensors do not count their changes
-        return _narrow(connections)
-    part = connections.storage_offset(), connections.shape, connections.stride()
-    state, kept = (connections._version, part), _KEPT.get(connections.untyped_storage())
-    if kept is None or kept[0] != state:
-        kept = state, _narrow(connections)
-        _KEPT[connections.untyped_storage()] = kept
-    return kept[1]
-
-
-def _narrow(connections: Tensor) -> tuple[Tensor, Tensor, int]:
+def _compressed(connections: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Row starts and columns in one narrow type, and the largest column."""
     outputs, fan_in = connections.shape
-    least, most = (int(bound) for bound in connections.aminmax())
-    if least < 0:
-        raise StructureError("connections of at least 0", least)
-    index = torch.int32 if max(connections.numel(), most) < 2**31 else torch.int64
-    rows = torch.arange(outputs + 1, dtype=index, device=connections.device) * fan_in
-    return rows, connections.to(index, copy=True).flatten(), most
+    index, most = narrowed(connections, torch.int32)
+    if connections.numel() > torch.iinfo(index.dtype).max:
+        index = index.long()
+    rows = torch.arange(outputs + 1, dtype=index.dtype, device=connections.device) * fan_in
+    return rows, index.flatten(), most
 
 
 def _multiply(matrix: Tensor, right: Tensor, transposed: bool = False) -> Tensor:

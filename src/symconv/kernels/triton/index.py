@@ -1,18 +1,13 @@
-"""Indices that a layer's integer buffers imply, kept as long as the buffers are unchanged."""
+"""Indices that a layer's integer buffers imply; see `symconv.kernels.indices.kept`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from symconv.errors import StructureError
-
-# Keyed by storage, which the tensors that autograd and compilers make of one buffer have in common.
-_KEPT: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 class Members(NamedTuple):
@@ -30,21 +25,6 @@ class Connections(NamedTuple):
 
     narrow: Tensor
     most: int
-
-
-def kept(buffer: Tensor, what: Callable, *arguments: int):
-    """`what(buffer, *arguments)`, computed anew only after the buffer has changed."""
-    if buffer.is_inference():  # such tensors do not count their changes
-        return what(buffer, *arguments)
-    part = buffer.storage_offset(), buffer.shape, buffer.stride(), what, arguments
-    storage = buffer.untyped_storage()
-    version, found = _KEPT.get(storage) or (None, {})
-    if version != buffer._version:
-        found = {}
-        _KEPT[storage] = buffer._version, found
-    if part not in found:
-        found[part] = what(buffer, *arguments)
-    return found[part]
 
 
 def members(owners: Tensor, count: int) -> Members:

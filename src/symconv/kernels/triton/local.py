@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from symconv.kernels.indices import kept
 from symconv.kernels.triton import local_kernels as kernels
 from symconv.kernels.triton.geometry import (
     PROGRAMS,
@@ -26,7 +27,7 @@ from symconv.kernels.triton.geometry import (
     unfilled,
     vector_blocks,
 )
-from symconv.kernels.triton.index import kept, members
+from symconv.kernels.triton.index import members
 
 WORKSPACE = 16 << 20  # bytes of partial sums, where few filters serve many positions
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from symconv.errors import StructureError
+from symconv.kernels.indices import kept
 from symconv.kernels.triton import sparse_kernels as kernels
 from symconv.kernels.triton.geometry import TILE, ceil, launch, power, types
 from symconv.kernels.triton.index import connections as narrowed
-from symconv.kernels.triton.index import kept, members
+from symconv.kernels.triton.index import members
 
 
 def forward(x: Tensor, weight: Tensor, connections: Tensor) -> Tensor:
