@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from symconv.errors import StructureError
 from symconv.kernels import native
 from symconv.kernels.indices import check, kept, narrowed
 
@@ -59,7 +60,15 @@ def _run(
     bias: Tensor | None,
     result: Tensor,
 ) -> None:
-    """Sizes and strides, what is read, and what is written, in the order of bindings.cpp."""
+    """Sizes and strides, what is read, and what is written, in the order of bindings.cpp.
+
+    Raises:
+        StructureError: The operands are not of one type, or byte counts do not fit 64 bits.
+    """
+    native.check(result, x, weight, y, bias)
+    elements = max(like_x.numel(), like_y.numel())  # of expanded tensors: more than memory holds
+    if elements >= 1 << 52:
+        raise StructureError("fewer than 2**52 inputs and outputs of a batch", elements)
     sizes = *like_x.shape, *index.shape, *like_x.stride(), *like_y.stride()
     where = map(native.address, (x, weight, y, bias, index, result))
     types = native.TYPES[result.dtype], _INDICES[index.dtype]
