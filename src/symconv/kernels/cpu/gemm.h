@@ -27,7 +27,8 @@ struct Segments {
   int count;
 };
 
-// What the caller will read next: fetched to the second cache in small portions on the way.
+// What the caller will read next: fetched to the second cache on the way, a little at every step,
+// as bursts of requests would be waited for.
 struct Prefetch {
   const char* from = nullptr;
   int64_t bytes = 0;
@@ -55,9 +56,11 @@ SYMCONV_INLINE void block(const A* a, int64_t ak, int64_t ar, const B* b, int64_
   for (int s = 0; s < segments.count; ++s) {
     const A* at = a + segments.a[s];
     const B* bt = b + segments.b[s];
-    for (int64_t p = 0; p < ahead.bytes; p += 64)
-      __builtin_prefetch(ahead.from + s * ahead.bytes + p, 0, 2);
+    const int64_t pace = ahead.bytes && segments.n[s] ? ahead.bytes / segments.n[s] : 0;
+    const char* next = pace ? ahead.from + s * ahead.bytes : (const char*)bt;
     for (int64_t k = segments.n[s]; k > 0; --k) {
+      __builtin_prefetch(next, 0, 2);
+      next += pace;
       vector_of<T> right[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) right[v] = load(bt + v * lanes);

@@ -45,6 +45,18 @@ void lay(const S* from, const int64_t* offset, int64_t entries, int64_t step, in
       to[p * row + i] = offset[i] < 0 ? T(0) : value(from[offset[i] + p * step]);
 }
 
+// Fetches ahead a share of the lines in which `count` positions of all entries lie. They are many
+// and far apart, often by a power of two, so that each would be waited for.
+template <int Writes, class S>
+void fetch(const S* at, const int64_t* offset, int64_t entries, int64_t count, int64_t share,
+           int64_t shares) {
+  for (int64_t q = entries * share / shares; q < entries * (share + 1) / shares; ++q) {
+    if (offset[q] < 0) continue;
+    __builtin_prefetch(at + offset[q], Writes, 2);
+    __builtin_prefetch(at + offset[q] + count - 1, Writes, 2);
+  }
+}
+
 // to[offset[q] + p] = from[p * row + q], and the bias of its channel; filler is left out.
 template <class S, class T>
 void unlay(const T* from, int64_t row, const int64_t* offset, int64_t entries, int64_t count, S* to,

@@ -224,6 +224,7 @@ struct LocalKernel {
     const int64_t from = chunk * j.block, to = least(from + j.block, j.positions);
     const bool spills = !j.batch_in_lanes && j.o % lanes;
     for (int64_t l = from; l < to; ++l) {
+      fetch<1>((const S*)j.result + from, s.out, packed(j), to - from, l - from, to - from);
       const S* w = (const S*)j.w + label(j, l) * filter(j);
       if (spills && (j.filters - 1 - label(j, l)) * filter(j) < lanes) {
         std::memcpy((void*)spare, w, filter(j) * sizeof(S));
@@ -293,6 +294,8 @@ struct LocalKernel {
           const int64_t l = (l0 * j.out[1] + l1) * j.out[2] + first;
           lay((const S*)j.y + l, s.out, packed(j), 1, count, y, packed(j));
           for (int64_t i = 0; i < count; ++i) {
+            if (l + 2 * j.block <= j.positions)
+              fetch<0>((const S*)j.y + l + j.block, s.out, packed(j), j.block, i, count);
             Taps taps = all_taps(j);
             const int64_t at[3] = {l0, l1, first + i};
             const int64_t begins = at[axis] * j.stride[axis], d = j.dilation[axis];
@@ -390,6 +393,8 @@ struct LocalKernel {
                       int64_t(filter(j) * j.filters * sizeof(S)) >= (4 << 20) &&
                       int64_t(j.result) % SYMCONV_BYTES == 0;
     for (int64_t l = from; l < to; ++l) {
+      if (to + j.block <= j.positions)
+        fetch<0>((const S*)j.y + to, s.out, packed(j), j.block, l - from, to - from);
       const T* x = s.x + start(j, l) * point(j, 0);
       S* w = (S*)j.result + l * filter(j);
       each_run(j, all_taps(j), [&](const Run& run) {
