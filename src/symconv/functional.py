@@ -156,9 +156,8 @@ def sparse_linear(
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise StructureError(f"a bias of shape {(weight.shape[0],)}", tuple(bias.shape))
     x, weight, bias = cast(x, weight, bias)
-    y = sparse_product(x.reshape(-1, x.shape[-1]), weight, connections)
-    y = y.reshape(*x.shape[:-1], weight.shape[0])
-    return y if bias is None else y + bias
+    y = sparse_product(x.reshape(-1, x.shape[-1]), weight, connections, bias)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 # What the layers share

@@ -1,12 +1,12 @@
 r"""Sparse product with a constant fan-in: each output sees k chosen inputs.
 
-    y[b, o] = sum over j < k of  x[b, connections[o, j]] * W[o, j]
+    y[b, o] = bias[o] + sum over j < k of  x[b, connections[o, j]] * W[o, j]
 
 Three operators closed under differentiation, as in `symconv.kernels.local`: the output, the
 gradient to the input (its adjoint in x) and the gradient to the weight. What runs is chosen by
 `symconv.kernels.path`.
 
-Shapes: x (B, m); W and connections (n, k); y (B, n).
+Shapes: x (B, m); W and connections (n, k); bias (n,) or None; y (B, n).
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ import torch
 from torch import Tensor
 
 from symconv.kernels import workspace
+from symconv.kernels.native import sparse as native
 from symconv.kernels.path import choose
 from symconv.kernels.plain import sparse as plain
 
 
-def sparse_product(x: Tensor, weight: Tensor, connections: Tensor) -> Tensor:
+def sparse_product(
+    x: Tensor, weight: Tensor, connections: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """The product of x with the sparse matrix of `weight` at `connections` (see the module).
 
     Exact up to the rounding of sums. Differentiable to any order.
     """
     if workspace.traced_for_export():
-        return plain.exported_forward(x, weight, connections)
-    return _forward(x, weight, connections)
+        y = plain.exported_forward(x, weight, connections)
+        return y if bias is None else y + bias
+    return _forward(x, weight, connections, bias)
 
 
 def _kernels(x: Tensor) -> ModuleType:
@@ -37,18 +41,19 @@ def _kernels(x: Tensor) -> ModuleType:
         from symconv.kernels.triton import sparse as triton  # an optional dependency
 
         return triton
-    return plain
+    return native if path == "native" else plain
 
 
 @torch.library.custom_op(
     "symconv::sparse_forward",
     mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor connections) -> Tensor",
+    schema="(Tensor x, Tensor weight, Tensor connections, Tensor? bias) -> Tensor",
 )
-def _forward(x, weight, connections):
+def _forward(x, weight, connections, bias):
     if workspace.empty(x, weight):
         return x.new_zeros(x.shape[0], weight.shape[0])
-    return _kernels(x).forward(x, weight, connections)
+    y = _kernels(x).forward(x, weight, connections)
+    return y if bias is None else y.add_(bias)
 
 
 @torch.library.custom_op(
@@ -74,7 +79,7 @@ def _weight_gradient(x, y, connections):
 
 
 @_forward.register_fake
-def _(x, weight, connections):
+def _(x, weight, connections, bias):
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
@@ -94,11 +99,12 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward_forward(ctx, gradient):
     x, weight, connections = ctx.saved_tensors
-    to_x, to_weight, _ = ctx.needs_input_grad
+    to_x, to_weight, _, to_bias = ctx.needs_input_grad
     return (
         _adjoint(gradient, weight, connections, x.shape[1]) if to_x else None,
         _weight_gradient(x, gradient, connections) if to_weight else None,
         None,
+        gradient.sum(0) if to_bias else None,
     )
 
 
@@ -106,7 +112,7 @@ def _backward_adjoint(ctx, gradient):
     y, weight, connections = ctx.saved_tensors
     to_y, to_weight, *_ = ctx.needs_input_grad
     return (
-        _forward(gradient, weight, connections) if to_y else None,
+        _forward(gradient, weight, connections, None) if to_y else None,
         _weight_gradient(gradient, y, connections) if to_weight else None,
         None,
         None,
@@ -118,7 +124,7 @@ def _backward_weight_gradient(ctx, gradient):
     to_x, to_y, _ = ctx.needs_input_grad
     return (
         _adjoint(y, gradient, connections, x.shape[1]) if to_x else None,
-        _forward(x, gradient, connections) if to_y else None,
+        _forward(x, gradient, connections, None) if to_y else None,
         None,
     )
 
