@@ -47,7 +47,8 @@ struct Sparse {
   // Planned:
   int64_t vectors, width;  // of a slice of the batch; width in elements
   int64_t slices;
-  int64_t rows, chunks;    // outputs that are worked on together, and how often
+  int64_t rows, chunks;    // outputs that are one task, and how many tasks
+  int64_t block;           // outputs whose gradient to the weight is made together
   int64_t copies;          // of the gradient to the input
   bool in_place;           // x is read where it lies
   bool past;               // the gradient to the weight goes around the caches

@@ -17,7 +17,7 @@ namespace SYMCONV_ISA {
 
 constexpr int64_t slice_bytes = 1 << 18;  // of the inputs: half of a small second cache
 constexpr int64_t copies_bytes = 1 << 24;
-constexpr int64_t most_parts = 16;        // of the gradient to the input
+constexpr int64_t most_parts = 8;         // of the gradient to the input
 constexpr int64_t past_bytes = 4 << 20;   // results from this size on go around the caches
 constexpr int64_t buffer_bytes = 1 << 20;
 
@@ -99,7 +99,7 @@ struct SparseKernel {
     slice(j);
     chunk(j, 1 << 13);
     const int64_t each = j.outputs * j.fan_in / j.inputs;  // connections of an input
-    while (j.copies * j.slices < most_parts && 2 * j.copies <= j.outputs && 16 * j.copies <= each &&
+    while (j.copies * j.slices < most_parts && 2 * j.copies <= j.outputs && 24 * j.copies <= each &&
            2 * j.copies * laid_size(j) * int64_t(sizeof(T)) <= copies_bytes)
       j.copies *= 2;
     scratch(j, true);
@@ -107,10 +107,12 @@ struct SparseKernel {
 
   static void plan_weight(Sparse& j) {
     slice(j);
-    chunk(j, j.slices == 1 ? 1 << 13 : 1 << 15);
+    chunk(j, j.slices == 1 ? 1 << 14 : 1 << 15);
+    // With one slice, what is written next stays in the first cache; more slices come back to it.
+    j.block = j.slices == 1 ? least(j.rows, largest(8, (1 << 12) / j.fan_in)) : j.rows;
     j.in_place = j.width == 1 && stored_as_computed && j.x_strides[1] == 1;
     scratch(j, !j.in_place);
-    const int64_t buffer = j.rows * j.fan_in * sizeof(T);
+    const int64_t buffer = j.block * j.fan_in * sizeof(T);
     j.past = stored_as_computed && j.slices == 1 && buffer <= buffer_bytes &&
              j.outputs * j.fan_in * int64_t(sizeof(T)) >= past_bytes;
     if (j.past || !stored_as_computed) j.bytes_worker += rounded(buffer, cache_line);
@@ -217,6 +219,9 @@ struct SparseKernel {
 #pragma GCC unroll 16
         for (int u = 0; u < 16; ++u) accumulate<V>(w[k + u], c[k + u], x, sum[u % sums]);
       }
+      for (; k + sums <= n; k += sums)
+#pragma GCC unroll 4
+        for (int u = 0; u < sums; ++u) accumulate<V>(w[k + u], c[k + u], x, sum[u]);
       for (; k < n; ++k) accumulate<V>(w[k], c[k], x, sum[0]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
@@ -335,13 +340,17 @@ struct SparseKernel {
   // -- gradient to the weight ---------------------------------------------------------------------
 
   static void weight(const Sparse& j, int64_t chunk, int worker) {
-    const int64_t from = chunk * j.rows, to = least(from + j.rows, j.outputs);
-    const int64_t begin = from * j.fan_in, count = (to - from) * j.fan_in;
-    T* room = (T*)(j.worker + worker * j.bytes_worker);
-    S* result = (S*)j.result + begin;
+    const int64_t end = least((chunk + 1) * j.rows, j.outputs);
+    for (int64_t from = chunk * j.rows; from < end; from += j.block)
+      weight_of(j, from, least(from + j.block, end), (T*)(j.worker + worker * j.bytes_worker));
+    if (j.past) stores_are_done();
+  }
+
+  static void weight_of(const Sparse& j, int64_t from, int64_t to, T* room) {
+    S* result = (S*)j.result + from * j.fan_in;
     T* sums = (T*)result;
     if (j.past || !stored_as_computed)
-      sums = room + rounded(j.rows * j.width * sizeof(T), cache_line) / sizeof(T);
+      sums = room + rounded(j.block * j.width * sizeof(T), cache_line) / sizeof(T);
     for (int64_t s = 0; s < j.slices; ++s) {
       const T* y = laid_outputs(j, s, from, to, room);
       with_vectors(j, [&](auto v) {
@@ -350,11 +359,11 @@ struct SparseKernel {
                             y + (o - from) * j.width, sums + (o - from) * j.fan_in, s > 0);
       });
     }
+    const int64_t count = (to - from) * j.fan_in;
     if constexpr (!stored_as_computed) {
       for (int64_t i = 0; i < count; ++i) put(result[i], sums[i]);
     } else if (j.past) {
       copy_past(result, sums, count);
-      stores_are_done();
     }
   }
 
@@ -363,34 +372,45 @@ struct SparseKernel {
   static SYMCONV_INLINE void products(const T* x, const I* c, int64_t n, const T* y, T* w,
                                       bool add) {
     if constexpr (V == 0) {
+      const T right = *y;
       int64_t k = 0, at[8];
       for (; k + 8 <= n; k += 8) {
         fetch_ahead(c + k, 8);
         eight(c + k, at);
 #pragma GCC unroll 8
-        for (int u = 0; u < 8; ++u) w[k + u] = x[at[u]] * *y;
+        for (int u = 0; u < 8; ++u) w[k + u] = x[at[u]] * right;
       }
-      for (; k < n; ++k) w[k] = x[c[k]] * *y;
+      for (; k < n; ++k) w[k] = x[c[k]] * right;
     } else {
       vector_of<T> right[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) right[v] = load(y + v * lanes);
-      int64_t k = 0;
-      for (; k + lanes <= n; k += lanes) {
+      if (n < lanes) {
         vector_of<T> sums[lanes];
-        fetch_ahead(c + k, lanes);
-#pragma GCC unroll 16
-        for (int u = 0; u < lanes; ++u) sums[u] = weighed<V>(x, c[k + u], right);
+        for (int u = 0; u < lanes; ++u)
+          sums[u] = u < n ? weighed<V>(x, c[u], right) : zeros<T>();
         const vector_of<T> total = row_sums<T>(sums);
+        add ? add_part(w, total, int(n)) : store_part(w, total, int(n));
+        return;
+      }
+      // The last ones end with the row, and may take some of those before them once more.
+      const int64_t last = n - lanes;
+      const vector_of<T> before = add ? load(w + last) : zeros<T>();
+      for (int64_t k = 0; k < last; k += lanes) {
+        fetch_ahead(c + k, lanes);
+        const vector_of<T> total = several<V>(x, c + k, right);
         store(w + k, add ? load(w + k) + total : total);
       }
-      if (k == n) return;
-      vector_of<T> rest[lanes];
-      for (int u = 0; u < lanes; ++u)
-        rest[u] = k + u < n ? weighed<V>(x, c[k + u], right) : zeros<T>();
-      const vector_of<T> total = row_sums<T>(rest);
-      add ? add_part(w + k, total, int(n - k)) : store_part(w + k, total, int(n - k));
+      store(w + last, before + several<V>(x, c + last, right));
     }
+  }
+
+  template <int V>
+  static SYMCONV_INLINE vector_of<T> several(const T* x, const I* c, const vector_of<T>* right) {
+    vector_of<T> sums[lanes];
+#pragma GCC unroll 16
+    for (int u = 0; u < lanes; ++u) sums[u] = weighed<V>(x, c[u], right);
+    return row_sums<T>(sums);
   }
 
   template <int V>
