@@ -60,9 +60,14 @@ void overrun() {  // the last weight is not there
 
 void overflow(int large) { std::printf("%d\n", std::numeric_limits<int>::max() + large); }
 
-void race() {
+void race() {  // each worker stays until all have added
   int64_t sum = 0;
-  symconv::parallel(1000, 4, [&](int64_t chunk, int) { sum += chunk; });
+  std::atomic<int> here{0};
+  symconv::parallel(4, 4, [&](int64_t chunk, int) {
+    sum += chunk;
+    here.fetch_add(1, std::memory_order_relaxed);
+    while (here.load(std::memory_order_relaxed) < 4) std::this_thread::yield();
+  });
   std::printf("%lld\n", (long long)sum);
 }
 
