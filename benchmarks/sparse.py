@@ -231,7 +231,7 @@ def alone(
     made = [(weight.clone(), connections.clone()) for _ in range(copies(8 * n * k))]
     turn, ops = itertools.cycle(made), torch.ops.symconv
     calls = {
-        "forward": lambda: ops.sparse_forward(x, *next(turn)),
+        "forward": lambda: ops.sparse_forward(x, *next(turn), None),
         "to input": lambda: ops.sparse_adjoint(x, *next(turn), n),
         "to weight": lambda: ops.sparse_weight_gradient(x, x, next(turn)[1]),
     }

@@ -156,6 +156,8 @@ def sparse_linear(
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise StructureError(f"a bias of shape {(weight.shape[0],)}", tuple(bias.shape))
     x, weight, bias = cast(x, weight, bias)
+    if x.ndim == 2:
+        return sparse_product(x, weight, connections, bias)
     y = sparse_product(x.reshape(-1, x.shape[-1]), weight, connections, bias)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from symconv.errors import StructureError
 from symconv.functional import check_groups
+from symconv.kernels import native
 from symconv.lattice.windows import Size, Window, per_axis
 
 _CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -60,7 +61,7 @@ def make_parameters(
     layer: Any, weight: tuple[int, ...], bias: tuple[int, ...] | None, **factory: Any
 ) -> None:
     """Register `weight` and `bias` (None where there is none) and draw their values."""
-    layer.weight = nn.Parameter(torch.empty(weight, **factory))
+    layer.weight = nn.Parameter(native.in_large_pages(torch.empty(weight, **factory)))
     layer.register_parameter(
         "bias", None if bias is None else nn.Parameter(torch.empty(bias, **factory))
     )

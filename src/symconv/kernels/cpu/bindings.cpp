@@ -97,6 +97,27 @@ nb::ndarray<nb::pytorch> empty(int type, const std::vector<size_t>& shape) {
                                   dtypes[type]);
 }
 
+// The machine's limits, for benchmarks: every thread does the work once, or reads its share.
+double multiply_adds(const std::string& isa, int64_t rounds, int threads) {
+  const Isa& set = named(isa);
+  nb::gil_scoped_release release;
+  parallel(threads, threads, [&](int64_t, int) { set.multiply_adds(rounds); });
+  return threads * rounds * set.multiply_adds(1);
+}
+
+float read_once(const std::string& isa, Address from, int64_t count, int threads) {
+  const Isa& set = named(isa);
+  std::vector<float> sums(threads);
+  nb::gil_scoped_release release;
+  const int64_t share = count / threads;
+  parallel(threads, threads, [&](int64_t i, int) {
+    sums[i] = set.read_once((const float*)from + i * share, share);
+  });
+  float sum = 0;
+  for (float part : sums) sum += part;
+  return sum;
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
@@ -112,4 +133,6 @@ NB_MODULE(_cpu, m) {
   m.def("empty", &empty);
   m.def("run_local", &run_local);
   m.def("run_sparse", &run_sparse);
+  m.def("multiply_adds", &multiply_adds);
+  m.def("read_once", &read_once);
 }

@@ -1,6 +1,7 @@
 // Compiled once per instruction set: SYMCONV_ISA names the set, SYMCONV_BYTES the vector's width.
 #include "isa.h"
 
+#include "limits.h"
 #include "local.h"
 #include "sparse.h"
 
@@ -46,7 +47,9 @@ extern const Isa table;  // of internal use: see isa.h for the names outside
 const Isa table = {SYMCONV_STRING(SYMCONV_ISA),
                    runs_here,
                    {local_table<float>(), local_table<double>(), local_table<bfloat16>()},
-                   {sparse_tables<float>(), sparse_tables<double>(), sparse_tables<bfloat16>()}};
+                   {sparse_tables<float>(), sparse_tables<double>(), sparse_tables<bfloat16>()},
+                   multiply_adds,
+                   read_once};
 
 }  // namespace SYMCONV_ISA
 }  // namespace symconv

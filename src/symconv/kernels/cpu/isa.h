@@ -45,6 +45,8 @@ struct Isa {
   bool (*runs_here)();
   LocalTable local[types];
   SparseTables sparse[types];
+  double (*multiply_adds)(int64_t rounds);
+  float (*read_once)(const float* from, int64_t count);
 };
 
 namespace portable { extern const Isa table; }

@@ -47,6 +47,12 @@ def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.from_dlpack(_cpu.empty(TYPES[like.dtype], list(shape)))
 
 
+def in_large_pages(tensor: Tensor) -> Tensor:
+    """A tensor like this one, not filled, where reading it is quickest; or the tensor itself."""
+    plain = type(tensor) is Tensor and serves(tensor)  # not a compiler's stand-in for one
+    return empty(tensor, tensor.shape) if plain else tensor
+
+
 def address(tensor: Tensor | None) -> int:
     """Where the tensor's data begins, 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
