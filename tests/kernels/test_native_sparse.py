@@ -6,10 +6,12 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from symconv.errors import StructureError
 from symconv.kernels import indices, native
 from symconv.kernels.native import sparse as compiled
+from symconv.kernels.sparse import sparse_product
 
 pytestmark = pytest.mark.skipif(not native.SET, reason=f"no compiled kernels: {native.WHY_NOT}")
 
@@ -205,3 +207,38 @@ def test_sizes_beyond_64_bits_are_refused():
     x, connections = torch.ones(1, 1).expand(1, 1 << 61), torch.zeros(3, 2, dtype=torch.int64)
     with pytest.raises(StructureError, match="fewer than"):
         compiled.forward(x, torch.ones(3, 2), connections)
+
+
+class Watch(TorchDispatchMode):
+    """Notes the operators of ours that are dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "symconv":
+            self.seen.append(func.__name__.removesuffix(".default"))
+        return func(*args, **(kwargs or {}))
+
+
+def gradients(problem):
+    """Output and gradients of a call that is differentiated."""
+    *operands, connections = (t.detach() for t in problem)
+    x, weight, bias = (t.clone().requires_grad_() for t in operands)
+    y = sparse_product(x, weight, connections, bias)
+    return y, *torch.autograd.grad(y.square().sum(), (x, weight, bias))
+
+
+def test_who_watches_sees_operators_with_the_results_of_direct_calls():
+    torch.manual_seed(0)
+    connections = torch.randint(20, (30, 4))
+    problem = torch.randn(3, 20), torch.randn(30, 4), torch.randn(30), connections
+    direct = gradients(problem)
+    with Watch() as watch:
+        dispatched = gradients(problem)
+    assert watch.seen == ["sparse_forward", "sparse_adjoint", "sparse_weight_gradient"]
+    for mine, theirs in zip(direct, dispatched, strict=True):
+        assert torch.equal(mine, theirs)
+    with torch.no_grad():
+        assert torch.equal(direct[0], sparse_product(*problem[:2], connections, problem[2]))

@@ -11,7 +11,9 @@ Shapes: x (B, m); W and connections (n, k); bias (n,) or None; y (B, n).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +34,13 @@ def sparse_product(
     if workspace.traced_for_export():
         y = plain.exported_forward(x, weight, connections)
         return y if bias is None else y + bias
-    return _forward(x, weight, connections, bias)
+    if not workspace.eager(x, weight, connections, bias):
+        return _forward(x, weight, connections, bias)
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, weight, bias)
+    ):
+        return _Product.apply(x, weight, connections, bias)
+    return _compute(x, weight, connections, bias)
 
 
 def _kernels(x: Tensor) -> ModuleType:
@@ -44,38 +52,46 @@ def _kernels(x: Tensor) -> ModuleType:
     return native if path == "native" else plain
 
 
-@torch.library.custom_op(
-    "symconv::sparse_forward",
-    mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor connections, Tensor? bias) -> Tensor",
-)
-def _forward(x, weight, connections, bias):
+def _compute(x, weight, connections, bias):
     if workspace.empty(x, weight):
         return x.new_zeros(x.shape[0], weight.shape[0])
-    y = _kernels(x).forward(x, weight, connections)
+    kernels = _kernels(x)
+    if kernels is native:
+        return native.forward(x, weight, connections, bias)
+    y = kernels.forward(x, weight, connections)
     return y if bias is None else y.add_(bias)
 
 
-@torch.library.custom_op(
-    "symconv::sparse_adjoint",
-    mutates_args=(),
-    schema="(Tensor y, Tensor weight, Tensor connections, SymInt inputs) -> Tensor",
-)
-def _adjoint(y, weight, connections, inputs):
+def _compute_adjoint(y, weight, connections, inputs):
     if workspace.empty(y, weight):
         return y.new_zeros(y.shape[0], inputs)
     return _kernels(y).adjoint(y, weight, connections, inputs)
 
 
-@torch.library.custom_op(
-    "symconv::sparse_weight_gradient",
-    mutates_args=(),
-    schema="(Tensor x, Tensor y, Tensor connections) -> Tensor",
-)
-def _weight_gradient(x, y, connections):
+def _compute_weight_gradient(x, y, connections):
     if workspace.empty(x, y, connections):
         return x.new_zeros(connections.shape)
     return _kernels(x).weight_gradient(x, y, connections)
+
+
+def _operator(name: str, compute: Callable[..., Tensor], arguments: str) -> Any:
+    schema = f"({arguments}) -> Tensor"
+    return torch.library.custom_op(f"symconv::{name}", compute, mutates_args=(), schema=schema)
+
+
+_forward = _operator(
+    "sparse_forward", _compute, "Tensor x, Tensor weight, Tensor connections, Tensor? bias"
+)
+_adjoint = _operator(
+    "sparse_adjoint",
+    _compute_adjoint,
+    "Tensor y, Tensor weight, Tensor connections, SymInt inputs",
+)
+_weight_gradient = _operator(
+    "sparse_weight_gradient",
+    _compute_weight_gradient,
+    "Tensor x, Tensor y, Tensor connections",
+)
 
 
 @_forward.register_fake
@@ -97,15 +113,34 @@ def _setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs[:3])
 
 
-def _backward_forward(ctx, gradient):
+def _gradients(ctx, gradient, adjoint, weight_gradient):
     x, weight, connections = ctx.saved_tensors
     to_x, to_weight, _, to_bias = ctx.needs_input_grad
     return (
-        _adjoint(gradient, weight, connections, x.shape[1]) if to_x else None,
-        _weight_gradient(x, gradient, connections) if to_weight else None,
+        adjoint(gradient, weight, connections, x.shape[1]) if to_x else None,
+        weight_gradient(x, gradient, connections) if to_weight else None,
         None,
         gradient.sum(0) if to_bias else None,
     )
+
+
+def _backward_forward(ctx, gradient):
+    return _gradients(ctx, gradient, _adjoint, _weight_gradient)
+
+
+class _Product(torch.autograd.Function):
+    """`_forward` in eager PyTorch, without the dispatcher's detours."""
+
+    @staticmethod
+    def forward(ctx, x, weight, connections, bias):
+        ctx.save_for_backward(x, weight, connections)
+        return _compute(x, weight, connections, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled() or not workspace.eager(gradient):
+            return _backward_forward(ctx, gradient)
+        return _gradients(ctx, gradient, _compute_adjoint, _compute_weight_gradient)
 
 
 def _backward_adjoint(ctx, gradient):

@@ -7,6 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 BYTES = 4 << 20  # of patches held at a time: measured as quick as more, and it stays in the cache
 
@@ -14,6 +18,21 @@ BYTES = 4 << 20  # of patches held at a time: measured as quick as more, and it 
 def traced_for_export() -> bool:
     """Is the graph being recorded for elsewhere, where our own operators do not exist?"""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def eager(*tensors: Tensor | None) -> bool:
+    """Is this plain eager PyTorch, where nobody compiles, transforms or watches what is called?
+
+    Then an operator need not go through the dispatcher, which costs as much as a small product.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and all(t is None or (type(t) in (Tensor, Parameter) and not t.is_meta) for t in tensors)
+        and not _get_current_dispatch_mode_stack()
+        and not _get_current_function_mode_stack()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
