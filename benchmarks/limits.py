@@ -56,8 +56,8 @@ def rate(call: Callable[[], Any], work: float, rounds: int = 7) -> float:
 def measured(quick: bool = False) -> dict[str, float]:
     """Bandwidths in GB/s and arithmetic in GFLOP/s, by our extension where it measures them.
 
-    Otherwise the bandwidth is that of a sum in torch, the arithmetic that of its matrix product; the
-    larger figure counts.
+    Otherwise the bandwidth is that of a sum in torch, the arithmetic that of its matrix product;
+    the larger figure counts.
     """
     size = BUFFER >> (6 if quick else 0)
     source = torch.ones(size // 4)

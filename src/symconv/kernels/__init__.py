@@ -4,6 +4,7 @@
 """
 
 from symconv.kernels.path import info as info
+from symconv.kernels.path import release as release
 from symconv.kernels.path import use as use
 
-__all__ = ["info", "use"]
+__all__ = ["info", "release", "use"]

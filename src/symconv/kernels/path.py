@@ -103,3 +103,13 @@ def info() -> dict[str, Any]:
         "threads": torch.get_num_threads() if native.THREADS else 1,
         "triton": "installed" if find_spec("triton") else "not installed",
     }
+
+
+def release() -> None:
+    """Give memory that the compiled kernels keep for their next call back to the system.
+
+    They keep what results took at most at one time, so that the gradients of a training step lie
+    where those of the last step lay: fresh memory costs more than the arithmetic.
+    """
+    if native.SET:
+        native._cpu.release()

@@ -130,6 +130,7 @@ NB_MODULE(_cpu, m) {
   });
   m.def("has_threads", [] { return fork_of_torch() != nullptr; });
   m.def("kept_bytes", [] { return memory().kept(); });
+  m.def("release", [] { memory().release(); });
   m.def("empty", &empty);
   m.def("run_local", &run_local);
   m.def("run_sparse", &run_sparse);

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from symconv.errors import StructureError
+from symconv.kernels.native.whole import refuse_cut_short
 
 _cpu: Any = None
 SET = ""  # the instruction set, "" where there are no compiled kernels
 THREADS = False  # has torch brought an OpenMP runtime whose threads they can use?
 WHY_NOT = ""
 try:
+    refuse_cut_short("symconv.kernels._cpu")
     from symconv.kernels import _cpu  # pyright: ignore[reportAttributeAccessIssue]
 except ImportError as missing:
     WHY_NOT = f"the compiled module does not load ({missing})"
@@ -30,9 +32,7 @@ else:
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
-# From this size on, results lie in memory that asks for huge pages and is kept for the next call
-# (up to 16 MB of it): fresh pages cost more than the arithmetic.
-LARGE = 1 << 20
+LARGE = 1 << 20  # bytes from which results lie in memory of the extension: see cpu/memory.h
 
 
 def serves(x: Tensor) -> bool:
