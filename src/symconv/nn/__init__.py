@@ -1,5 +1,6 @@
 """Layers whose structure you choose: drop-in modules beside torch's own."""
 
+from symconv.nn.attention_pool import AttentionPool1d, AttentionPool2d, AttentionPool3d
 from symconv.nn.bias_map import BiasMap
 from symconv.nn.centring import OffCentreWarning
 from symconv.nn.field_activation import FieldGated, FieldNormReLU
@@ -29,11 +30,19 @@ from symconv.nn.local_transpose import (
 )
 from symconv.nn.pointwise import check_pointwise
 from symconv.nn.pointwise_chain import PointwiseChain
+from symconv.nn.pyramid_pool import (
+    SpatialPyramidPool1d,
+    SpatialPyramidPool2d,
+    SpatialPyramidPool3d,
+)
 from symconv.nn.region import RegionConv1d, RegionConv2d, RegionConv3d
 from symconv.nn.sparse import SparseLinear
 from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
 
 __all__ = [
+    "AttentionPool1d",
+    "AttentionPool2d",
+    "AttentionPool3d",
     "BiasMap",
     "FieldAvgPool1d",
     "FieldAvgPool2d",
@@ -66,6 +75,9 @@ __all__ = [
     "RegionConv2d",
     "RegionConv3d",
     "SparseLinear",
+    "SpatialPyramidPool1d",
+    "SpatialPyramidPool2d",
+    "SpatialPyramidPool3d",
     "TiledConv1d",
     "TiledConv2d",
     "TiledConv3d",
