@@ -9,6 +9,7 @@ number, not in a single bit: every sum has one order.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,12 @@ try:
     from symconv.kernels import _cpu  # pyright: ignore[reportAttributeAccessIssue]
 except ImportError as missing:
     WHY_NOT = f"the compiled module does not load ({missing})"
+    warnings.warn(
+        f"local and sparse layers run on plain torch: {WHY_NOT}. symconv.kernels.info() tells what "
+        "is in use; installing symconv where a C++ compiler is builds the module",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 else:
     SET, THREADS = _cpu.instruction_sets()[0], _cpu.has_threads()
 
