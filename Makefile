@@ -44,4 +44,5 @@ NATIVE := CMakeLists.txt $(wildcard src/symconv/kernels/cpu/*)
 $(VENV)/.ready-%: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/pip
 	@echo "== installing symconv[$*] (some minutes the first time)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@$(BIN)/python -c 'import symconv.kernels as k; print("== compiled kernels:", k.info()["native"])'
 	@touch $@
