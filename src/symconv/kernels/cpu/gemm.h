@@ -59,7 +59,7 @@ SYMCONV_INLINE void block(const A* a, int64_t ak, int64_t ar, const B* b, int64_
     const int64_t pace = ahead.bytes && segments.n[s] ? ahead.bytes / segments.n[s] : 0;
     const char* next = pace ? ahead.from + s * ahead.bytes : (const char*)bt;
     for (int64_t k = segments.n[s]; k > 0; --k) {
-      __builtin_prefetch(next, 0, 2);
+      if (R > 3) __builtin_prefetch(next, 0, 2);  // fewer rows wait for nothing else: no help then
       next += pace;
       vector_of<T> right[V];
 #pragma GCC unroll 4
