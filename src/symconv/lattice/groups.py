@@ -61,6 +61,8 @@ class Group:
         matrices: Array (order, n, n), the identity first: signed permutations as integers, or in
             the plane turns and mirrors of any finite order.
         generators: Indices into `matrices` of elements that generate the group.
+        reversed_axes: Per axis, does some element reverse it? There padding must be equal at both
+            ends, and the sampling grid of a strided layer centred.
 
     Example:
         >>> C4 = cyclic(4)
@@ -86,6 +88,9 @@ class Group:
             [self._multiple(step) for step in steps], dimension, self._multiple
         )
         self.generators = tuple(self._find(self._multiple(step)) for step in steps)
+        # Not cached on first use: that takes a lock, through which torch.compile cannot follow.
+        reverses = (self.matrices == -1).any(axis=(0, 2)) | (not exact)
+        self.reversed_axes: tuple[bool, ...] = tuple(reverses.tolist())
 
     def _multiple(self, matrices: np.ndarray) -> np.ndarray:
         """Products of elements without their rounding, so that equal ones have equal bits."""
@@ -126,16 +131,6 @@ class Group:
     def inverse(self) -> np.ndarray:
         """Index of each element's inverse."""
         return np.argwhere(self.product == 0)[:, 1]
-
-    @cached_property
-    def reversed_axes(self) -> tuple[bool, ...]:
-        """Per axis: does some element reverse it?
-
-        There padding must be equal at both ends, and the sampling grid of a strided layer centred.
-        """
-        if not self.exact:
-            return (True,) * self.dimension
-        return tuple((self.matrices == -1).any(axis=(0, 2)).tolist())
 
     def keeps(self, values: Sequence[int]) -> bool:
         """Whether one value per axis is the same on all axes that the group exchanges.
