@@ -22,6 +22,7 @@ FLOORS = {
     "report": 2,
     "auditing": 3,
     "nn": 3,
+    "ragged": 3,
     "testing": 4,
     "models": 4,
     "data": 4,

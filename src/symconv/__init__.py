@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from symconv.comparison import compare
     from symconv.errors import StructureError
     from symconv.lattice import groups
+    from symconv.ragged import Ragged
     from symconv.structure import Structure
     from symconv.transforms import act, rescale, rotate, translate
 
 __version__ = "0.1.0"
 
 _HOMES = {  # public name -> the module that holds it; None: the name is a module itself
+    "Ragged": "symconv.ragged",
     "Structure": "symconv.structure",
     "StructureError": "symconv.errors",
     "act": "symconv.transforms",
@@ -37,6 +39,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
 }
 
 __all__ = [
+    "Ragged",
     "Structure",
     "StructureError",
     "__version__",

@@ -1,0 +1,201 @@
+"""Functions of one cell at a time: the padding goes along, and it is known what it may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symconv.ragged.check import refused
+from symconv.ragged.packed import ANY, FINITE, ZERO, Packed
+
+# Of one input, with f(0) = 0 whatever the parameters, and finite on finite numbers, its slope too.
+_KEEP_ZERO = ["relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "tanh", "softsign", "tanhshrink", "softshrink", "hardshrink", "abs", "absolute", "neg", "negative", "positive", "sin", "asinh", "arcsinh", "arctan", "atan", "square", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix", "frac", "erf", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "nan_to_num", "clone", "detach", "to", "float", "half", "double", "bfloat16", "type", "zeros_like", "zero", "real", "__neg__", "__pos__", "__abs__"]
+# Finite on finite numbers.
+_KEEP_FINITE = ["sigmoid", "hardsigmoid", "softplus", "logsigmoid", "hardtanh", "threshold", "clamp", "clamp_min", "clamp_max", "clip", "cos", "ones_like", "rand_like", "randn_like", "full_like", "empty_like", "alpha_dropout", "feature_alpha_dropout", "isnan", "isfinite", "isinf", "logical_not", "bool", "int", "long", "bernoulli", "fill", "__invert__"]
+# Anything may come out, and slopes may be infinite: these never see what stood in the padding.
+_WILD = ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "tan", "acos", "asin", "acosh", "atanh", "cosh", "sinh", "arccos", "arcsin", "lgamma", "digamma", "erfinv", "erfc", "logit"]
+# Of several inputs: finite, a product (zero where one factor is), anything.
+_FINITE = ["add", "sub", "subtract", "rsub", "maximum", "minimum", "where", "lerp", "addcmul", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "__add__", "__radd__", "__sub__", "__rsub__", "__and__", "__or__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "masked_fill", "copysign", "fmax", "fmin"]
+_PRODUCT = ["mul", "multiply", "__mul__", "__rmul__"]
+_ANY = ["div", "divide", "true_divide", "floor_divide", "pow", "fmod", "remainder", "atan2", "hypot", "xlogy", "addcdiv", "__truediv__", "__rtruediv__", "__div__", "__rdiv__", "__pow__", "__rpow__", "__mod__", "__floordiv__", "float_power"]
+# Written into their first input.
+IN_PLACE = ["relu_", "relu6_", "leaky_relu_", "elu_", "selu_", "celu_", "silu_", "hardswish_", "tanh_", "abs_", "neg_", "sigmoid_", "hardsigmoid_", "hardtanh_", "clamp_", "threshold_", "exp_", "sqrt_", "zero_", "fill_", "dropout_", "add_", "sub_", "mul_", "div_", "pow_", "__iadd__", "__isub__", "__imul__", "__itruediv__", "masked_fill_"]
+
+
+_TOGETHER = (
+    ["add", "sub", "subtract", "maximum", "minimum", "where", "fmax", "fmin", "__add__", "__sub__"]
+)  # f(0, 0) = 0
+
+
+def homes(name: str) -> Iterable[Any]:
+    """Everything in torch that bears a name."""
+    for home in (torch, torch.Tensor, F, torch.special, torch._C._nn):
+        found = getattr(home, name, None)
+        if callable(found):
+            yield found
+
+
+def _single(function: Callable[..., Any], kind: int) -> Callable[..., Any]:
+    """Of one ragged input: what else is given is left as it is."""
+
+    def handler(input: Any, *args: Any, **kwargs: Any) -> Any:
+        inplace = kwargs.get("inplace", False)
+        if inplace and kind != ZERO:
+            return _written(input, handler(input, *args, **{**kwargs, "inplace": False}))
+        others = [a for a in (*args, *kwargs.values()) if isinstance(a, (Packed, Tensor))]
+        if others or not isinstance(input, Packed):
+            return _several(function, ANY)(input, *args, **kwargs)
+        x = input.zeroed() if kind == ANY else input
+        made = [function(c, *args, **kwargs) for c in x.canvases]
+        return input if inplace else x.remade(made, padding=max(kind, x.padding))
+
+    return handler
+
+
+def _several(function: Callable[..., Any], kind: int) -> Callable[..., Any]:
+    """Of several inputs: ragged ones, tensors that broadcast to them, numbers."""
+
+    def handler(*args: Any, **kwargs: Any) -> Any:
+        model, parts, padding = _aligned(kind, function, args, kwargs)
+        return model.remade(_called(function, parts, len(args), model), padding=padding)
+
+    return handler
+
+
+def _called(
+    function: Callable[..., Any], parts: dict[Any, Any], count: int, model: Packed
+) -> list[Any]:
+    made = []
+    for k in range(len(model.canvases)):
+        here = {key: part[k] if isinstance(part, _Parts) else part for key, part in parts.items()}
+        positional = [here.pop(n) for n in range(count)]
+        made.append(function(*positional, **here))
+    return made
+
+
+class _Parts(list):
+    """A tensor for each canvas."""
+
+
+def _aligned(
+    kind: int, function: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[Packed, dict[Any, Any], int]:
+    """Arguments as a part for each canvas; what the result's padding holds."""
+    given = {**dict(enumerate(args)), **kwargs}
+    ragged = {key: a for key, a in given.items() if isinstance(a, Packed)}
+    if kind == ANY:
+        ragged = {key: x.zeroed() for key, x in ragged.items()}
+    elif kind == ZERO:
+        ragged = {key: x.tame() for key, x in ragged.items()}
+    model = max(ragged.values(), key=Packed.dim)
+    for x in ragged.values():
+        model, _ = model.beside(x)
+    parts: dict[Any, Any] = {}
+    tensors = False
+    for key, a in given.items():
+        if key in ragged:
+            parts[key] = _Parts(ragged[key].beside(model)[0].canvases)
+        elif isinstance(a, Tensor) and a.ndim:
+            parts[key] = _Parts(_spread(a, model))
+            tensors = True
+        else:
+            parts[key] = a
+    held = [x.padding for x in ragged.values()]
+    if kind == ZERO:
+        padding = min(held)
+    elif kind == ANY:
+        padding = ANY
+    else:
+        numbers = any(isinstance(a, (int, float, Tensor)) for a in args)
+        keeps = function.__name__ in _TOGETHER and not tensors and not numbers
+        padding = max(held) if keeps else max(FINITE, *held)
+    return model, parts, padding
+
+
+def _spread(tensor: Tensor, x: Packed) -> list[Tensor]:
+    """The part of a plain tensor that each canvas meets."""
+    missing = x.dim() - tensor.ndim
+    whole = len(x.canvases) == 1 and x.valid[0].full
+    for axis, size in enumerate(tensor.shape, missing):
+        if axis >= 0 and isinstance(x.layout[axis], int) and size != 1:
+            missing = missing if whole and size == x.canvases[0].shape[axis] else -1
+    if missing < 0:
+        raise refused(
+            f"a tensor without space beside {x.described()}",
+            f"shape {tuple(tensor.shape)}",
+            "give it size 1 along ragged axes, or make it a sc.Ragged of the same sizes",
+        )
+    axis = x.batch - missing
+    if axis < 0 or tensor.shape[axis] == 1:
+        return [tensor] * len(x.canvases)
+    return x.split(tensor, axis)
+
+
+def _written(x: Packed, new: Packed) -> Packed:
+    """`x` with the values of `new` written into its canvases, as tensors' own functions do."""
+    if x.padding == ZERO:
+        new = new.zeroed()
+    for old, values in zip(x.canvases, new.canvases, strict=True):
+        old.copy_(values)
+    x.padding = new.padding
+    return x
+
+
+def _then_written(handler: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda input, *args, **kwargs: _written(input, handler(input, *args, **kwargs))
+
+
+def _single_in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of one input, with f(0) = 0, written into it."""
+
+    def in_place(input: Packed, *args: Any, **kwargs: Any) -> Any:
+        for canvas in input.canvases:
+            function(canvas, *args, **kwargs)
+        return input
+
+    return in_place
+
+
+def _sum_in_place(function: Callable[..., Any], handler: Callable[..., Any]) -> Any:
+    """A sum written into its first term: where both are zero in the padding it stays so."""
+
+    def in_place(input: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
+        if not (isinstance(input, Packed) and isinstance(other, Packed)):
+            return _written(input, handler(input, other, *args, **kwargs))
+        other = other.zeroed() if input.padding == ZERO else other
+        mine, yours = input.beside(other)
+        if any(a.shape != b.shape for a, b in zip(mine.canvases, input.canvases, strict=True)):
+            return _written(input, handler(input, other, *args, **kwargs))
+        for canvas, term in zip(input.canvases, yours.canvases, strict=True):
+            function(canvas, term, *args, **kwargs)
+        input.padding = max(input.padding, other.padding)
+        return input
+
+    return in_place
+
+
+def _table() -> dict[Any, Any]:
+    table: dict[Any, Any] = {}
+    for names, kind in ((_KEEP_ZERO, ZERO), (_KEEP_FINITE, FINITE), (_WILD, ANY)):
+        table |= {f: _single(f, kind) for name in names for f in homes(name)}
+    table[F._threshold] = _single(F._threshold, FINITE)
+    for names, kind in ((_FINITE, FINITE), (_PRODUCT, ZERO), (_ANY, ANY)):
+        table |= {f: _several(f, kind) for name in names for f in homes(name)}
+    for name in IN_PLACE:
+        base = f"__{name[3:]}" if name.startswith("__i") else name[:-1]
+        plain = next(iter(homes(base)), None)
+        for f in homes(name):
+            if base in _KEEP_ZERO:
+                table[f] = _single_in_place(f)
+            elif base.strip("_") in ("add", "sub"):
+                table[f] = _sum_in_place(f, table[plain])
+            else:
+                table[f] = _then_written(table[plain])
+    return table
+
+
+POINTWISE = _table()
