@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv import export, functional, kernels, models, nn, testing
+    from symconv import data, export, functional, kernels, models, nn, testing
     from symconv.auditing import audit
     from symconv.comparison import compare
     from symconv.errors import StructureError
@@ -26,6 +26,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "act": "symconv.transforms",
     "audit": "symconv.auditing",
     "compare": "symconv.comparison",
+    "data": None,
     "export": None,
     "functional": None,
     "groups": "symconv.lattice",
@@ -46,6 +47,7 @@ __all__ = [
     "act",
     "audit",
     "compare",
+    "data",
     "export",
     "functional",
     "groups",

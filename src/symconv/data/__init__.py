@@ -2,6 +2,16 @@
 
 from symconv.data.augmentation import random_shifts, random_turns
 from symconv.data.pictures import PictureSet, Split
+from symconv.data.sized import SizeBatchSampler, collate
 from symconv.data.source import Source, fingerprint
 
-__all__ = ["PictureSet", "Source", "Split", "fingerprint", "random_shifts", "random_turns"]
+__all__ = [
+    "PictureSet",
+    "SizeBatchSampler",
+    "Source",
+    "Split",
+    "collate",
+    "fingerprint",
+    "random_shifts",
+    "random_turns",
+]

@@ -1,0 +1,1 @@
+"""Here, so that `ragged` is this folder and not the benchmark of that name."""
