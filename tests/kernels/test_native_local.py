@@ -10,6 +10,7 @@ from hypothesis import given, settings
 import symconv as sc
 from symconv.errors import StructureError
 from symconv.kernels import native, path
+from symconv.kernels.local import local_correlation
 from symconv.kernels.native import local as compiled
 from symconv.kernels.plain import local as plain
 from symconv.kernels.workspace import output_size
@@ -200,6 +201,36 @@ def test_sizes_beyond_64_bits_are_refused():
         compiled._numbers(
             1, (1, 1, 1, 1), [2**62], [1], ([1], [2**62, 0], [1], 1), (1, 1, 1), (1, 1, 1)
         )
+
+
+def test_results_beyond_64_bits_are_refused():
+    x, weight = torch.ones(1, 1, 4).expand(1 << 57, 1, 4), torch.ones(2, 3, 1, 32)
+    with pytest.raises(StructureError, match="a result of fewer than"):
+        local_correlation(x, weight, None, None, [1], [0, 0], [1])
+
+
+@pytest.mark.parametrize("path", ["auto", "reference"])
+def test_parameters_put_in_with_another_shape_are_refused_before_memory_is_read(path):
+    x = torch.ones(1, 2, 9)
+    for shape in [(2, 3, 2, 4), (8, 3, 2, 4), (7, 3, 1, 4), (7, 2, 2, 4)]:
+        layer = sc.nn.LocallyConnected1d(2, 4, 3, input_size=9, bias=False)
+        layer.weight = torch.nn.Parameter(torch.ones(shape))
+        with sc.kernels.use(path), pytest.raises(StructureError, match="of one local correlation"):
+            layer(x)
+    layer = sc.nn.LocallyConnected1d(2, 4, 3, input_size=9)
+    layer.bias = torch.nn.Parameter(torch.ones(4, 2))
+    with sc.kernels.use(path), pytest.raises(StructureError, match=r"a bias of shape \(4, 7\)"):
+        layer(x)
+    transpose = sc.nn.LocallyConnectedTranspose1d(2, 4, 3, input_size=9)
+    transpose.weight = torch.nn.Parameter(torch.ones(9, 3, 4, 1))
+    with sc.kernels.use(path), pytest.raises(StructureError, match="of one local correlation"):
+        transpose(x)
+
+
+def test_labels_that_are_not_one_per_position_are_refused():
+    x, weight = torch.ones(1, 1, 4), torch.ones(4, 1, 1, 1)
+    with pytest.raises(StructureError, match="3 labels"):
+        local_correlation(x, weight, None, torch.zeros(3, dtype=torch.int64), [1], [0, 0], [1])
 
 
 def test_operands_of_several_types_are_refused():

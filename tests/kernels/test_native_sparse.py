@@ -6,8 +6,10 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import symconv as sc
 from symconv.errors import StructureError
 from symconv.kernels import indices, native
 from symconv.kernels.native import sparse as compiled
@@ -242,3 +244,37 @@ def test_who_watches_sees_operators_with_the_results_of_direct_calls():
         assert torch.equal(mine, theirs)
     with torch.no_grad():
         assert torch.equal(direct[0], sparse_product(*problem[:2], connections, problem[2]))
+
+
+def test_outputs_without_connections_are_their_bias():
+    x, weight, bias = torch.ones(2, 3), torch.ones(4, 0), torch.arange(4.0)
+    for path in ("auto", "reference"):
+        with sc.kernels.use(path):
+            y = sparse_product(x, weight, torch.zeros(4, 0, dtype=torch.int64), bias)
+        assert torch.equal(y, bias.expand(2, 4))
+
+
+LAYERS = [
+    (lambda: sc.nn.SparseLinear(6, 5, 3), (2, 6)),
+    (lambda: sc.nn.LocallyConnected1d(2, 3, 3, input_size=5), (2, 2, 5)),
+]
+
+
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_batched_backward_passes_give_the_jacobian(make, shape):
+    layer, x = make(), torch.randn(shape)
+    together = torch.autograd.functional.jacobian(layer, x, vectorize=True)
+    assert torch.allclose(together, torch.autograd.functional.jacobian(layer, x), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, in jvp
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_forward_mode_is_refused_as_torch_would_lose_the_tangent(make, shape, learned):
+    layer, x = make().requires_grad_(learned), torch.randn(shape)
+    with pytest.raises(StructureError, match="forward-mode"):
+        torch.func.jvp(layer, (x,), (x,))
+    with forward_ad.dual_level():
+        with pytest.raises(StructureError, match="forward-mode"):
+            layer(forward_ad.make_dual(x, x))
+        assert layer(x).shape[0] == len(x)  # no tangent: nothing is lost

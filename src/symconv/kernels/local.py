@@ -22,11 +22,14 @@ axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from symconv.errors import StructureError
 from symconv.kernels import workspace
 from symconv.kernels.native import local as native
 from symconv.kernels.path import choose
@@ -52,6 +55,7 @@ def local_correlation(
     """
     if workspace.traced_for_export():
         return plain.exported_forward(x, weight, bias, labels, stride, padding, dilation, groups)
+    workspace.refuse_tangents(x, weight, bias)
     return _forward(x, weight, bias, labels, stride, padding, dilation, groups)
 
 
@@ -69,6 +73,7 @@ def local_adjoint(
     geometry = stride, padding, dilation, groups
     if workspace.traced_for_export():
         return plain.exported_adjoint(y, weight, labels, input_size, *geometry)
+    workspace.refuse_tangents(y, weight)
     return _adjoint(y, weight, labels, input_size, *geometry)
 
 
@@ -79,6 +84,22 @@ def _kernels(x: Tensor) -> ModuleType:
 
         return triton
     return native if path == "native" else plain
+
+
+def _check(x: Ints, weight: Ints, y: Ints, labels: Tensor | None, *geometry: Any) -> None:
+    """Refuse shapes that do not fit each other: the kernels take it on trust."""
+    *steps, groups = geometry
+    filters, *kernel, c, channels = weight
+    out = output_size(x[2:], kernel, *steps)
+    places = filters if labels is None else labels.numel()
+    got = x[0], x[1], channels % groups, places, *y
+    if got != (y[0], c * groups, 0, prod(out), x[0], channels, *out):
+        shapes = f"input {tuple(x)}, filters {tuple(weight)} and output {tuple(y)}"
+        each = f"{places} {'filters' if labels is None else 'labels'}"
+        raise StructureError(
+            f"shapes of one local correlation with a filter for each of {prod(out)} positions",
+            f"{shapes}, {each}, groups={groups}",
+        )
 
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
@@ -94,6 +115,10 @@ def _forward(x, weight, bias, labels, stride, padding, dilation, groups):
     if workspace.empty(x, weight):
         return x.new_zeros(x.shape[0], weight.shape[-1], *out)
     geometry = stride, padding, dilation, groups
+    y = x.shape[0], weight.shape[-1], *out
+    _check(x.shape, weight.shape, y, labels, *geometry)
+    if bias is not None and bias.shape != y[1:]:
+        raise StructureError(f"a bias of shape {y[1:]}", tuple(bias.shape))
     return _kernels(x).forward(x, weight, bias, labels, *geometry)
 
 
@@ -106,6 +131,8 @@ def _adjoint(y, weight, labels, input_size, stride, padding, dilation, groups):
     if workspace.empty(y, weight):
         return y.new_zeros(y.shape[0], weight.shape[-2] * groups, *input_size)
     geometry = stride, padding, dilation, groups
+    x = y.shape[0], weight.shape[-2] * groups, *input_size
+    _check(x, weight.shape, y.shape, labels, *geometry)
     return _kernels(y).adjoint(y, weight, labels, input_size, *geometry)
 
 
@@ -118,6 +145,7 @@ def _weight_gradient(x, y, labels, weight_shape, stride, padding, dilation, grou
     if workspace.empty(x, y):
         return x.new_zeros(weight_shape)
     geometry = stride, padding, dilation, groups
+    _check(x.shape, weight_shape, y.shape, labels, *geometry)
     return _kernels(x).weight_gradient(x, y, labels, weight_shape, *geometry)
 
 

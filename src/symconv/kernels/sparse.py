@@ -35,6 +35,7 @@ def sparse_product(
         y = plain.exported_forward(x, weight, connections)
         return y if bias is None else y + bias
     if not workspace.eager(x, weight, connections, bias):
+        workspace.refuse_tangents(x, weight, bias)
         return _forward(x, weight, connections, bias)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, weight, bias)
@@ -54,7 +55,8 @@ def _kernels(x: Tensor) -> ModuleType:
 
 def _compute(x, weight, connections, bias):
     if workspace.empty(x, weight):
-        return x.new_zeros(x.shape[0], weight.shape[0])
+        y = x.new_zeros(x.shape[0], weight.shape[0])
+        return y if bias is None else y.add_(bias)
     kernels = _kernels(x)
     if kernels is native:
         return native.forward(x, weight, connections, bias)

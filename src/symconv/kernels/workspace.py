@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from symconv.errors import StructureError
 
 BYTES = 4 << 20  # of patches held at a time: measured as quick as more, and it stays in the cache
 
@@ -32,7 +35,24 @@ def eager(*tensors: Tensor | None) -> bool:
         and not _get_current_function_mode_stack()
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
+        and not any(t is not None and is_legacy_batchedtensor(t) for t in tensors)
     )
+
+
+def refuse_tangents(*tensors: Tensor | None) -> None:
+    """Refuse forward-mode derivatives, which torch would lose without a word in our operators.
+
+    Raises:
+        StructureError: A tensor carries a tangent.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise StructureError(
+            "derivatives by a backward pass",
+            "forward-mode differentiation (jvp, jacfwd, dual tensors)",
+            "use torch.autograd.functional.jvp or jacobian",
+        )
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

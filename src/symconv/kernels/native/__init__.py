@@ -39,6 +39,7 @@ else:
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
+MOST = 1 << 52  # entries of a tensor and of its laid out copy that still have a 64-bit address
 LARGE = 1 << 20  # bytes from which results lie in memory of the extension: see cpu/memory.h
 
 
@@ -48,7 +49,13 @@ def serves(x: Tensor) -> bool:
 
 
 def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """A contiguous tensor of `like`'s type, not filled."""
+    """A contiguous tensor of `like`'s type, not filled.
+
+    Raises:
+        StructureError: It would have more entries than can be addressed.
+    """
+    if math.prod(shape) >= MOST:  # results of expanded tensors: more than memory holds
+        raise StructureError(f"a result of fewer than {MOST} entries", f"shape {tuple(shape)}")
     if math.prod(shape) * like.element_size() < LARGE:
         return like.new_empty(shape)
     return torch.from_dlpack(_cpu.empty(TYPES[like.dtype], list(shape)))

@@ -14,8 +14,6 @@ from symconv.kernels.workspace import output_size
 
 Ints = Sequence[int]
 
-MOST = 1 << 58  # entries that still have a 64-bit address
-
 _FORWARD, _ADJOINT, _WEIGHT_GRADIENT = range(3)
 
 
@@ -91,9 +89,10 @@ def _numbers(
     head = batch, groups, c, channels // groups, filters
     pairs = zip(padding[::2], padding[1::2], strict=True)
     reach = [s + sum(p) for s, p in zip(size, pairs, strict=True)]
-    if batch * c * groups * prod(reach) >= MOST:
+    if batch * c * groups * prod(reach) >= native.MOST:
         raise StructureError(
-            f"an input of fewer than {MOST} padded entries", f"size {tuple(reach)}, {batch} items"
+            f"an input of fewer than {native.MOST} padded entries",
+            f"size {tuple(reach)}, {batch} items",
         )
     return [*head, *space, *x[:2], *_lead(x[2:], 0), *y[:2]]
 

@@ -67,8 +67,8 @@ def _run(
     """
     native.check(result, x, weight, y, bias)
     elements = max(like_x.numel(), like_y.numel())  # of expanded tensors: more than memory holds
-    if elements >= 1 << 52:
-        raise StructureError("fewer than 2**52 inputs and outputs of a batch", elements)
+    if elements >= native.MOST:
+        raise StructureError(f"fewer than {native.MOST} inputs and outputs of a batch", elements)
     sizes = *like_x.shape, *index.shape, *like_x.stride(), *like_y.stride()
     where = map(native.address, (x, weight, y, bias, index, result))
     types = native.TYPES[result.dtype], _INDICES[index.dtype]
