@@ -82,7 +82,7 @@ class Ragged(Packed):
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """(B, C, \\*sizes): a whole number where all items agree by nature, else an `Extent`."""
+        r"""(B, C, \*sizes): a whole number where all items agree by nature, else an `Extent`."""
         return tuple(self.size_of(axis) for axis in range(self.dim()))
 
     def size(self, dim: int | None = None) -> Any:
@@ -143,7 +143,8 @@ class Ragged(Packed):
         plain = [self.size_of(a) for a, label in enumerate(self.layout) if label is None]
         count = len(self.canvases)
         canvases = f"{count} canvas" + "es" * (count != 1)
-        return f"Ragged({len(self)} items of {plain} channels: {shown}{more}; {canvases}, {self.dtype})"
+        what = f"{len(self)} items of {plain} channels: {shown}{more}"
+        return f"Ragged({what}; {canvases}, {self.dtype})"
 
     def cells(self) -> Tensor:
         """All valid cells of all items, in order: (cells, C)."""
@@ -160,7 +161,7 @@ class Ragged(Packed):
         return made
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """A function of one item (C, \\*S), applied to each."""
+        r"""A function of one item (C, \*S), applied to each."""
         return type(self)([function(item) for item in self.unbind()])
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -230,7 +231,8 @@ def _pack(made: Ragged, items: list[Tensor], labels: list[Any], multiple_of: int
         canvases.append(stacked(row, full))
         v = valid_of(row, full, [number.get(a) for a in range(first.ndim)])
         # with `multiple_of` one kind of graph, whether or not a batch happens to fill a canvas
-        valid.append(Valid(v.table, v.full and multiple_of == 1))
+        valid.append(Valid(v.lists(), v.full and multiple_of == 1))
+        valid[-1].table  # noqa: B018  # made here: a compiled graph takes it as an input
     made.canvases, made.valid = tuple(canvases), tuple(valid)
     made.places = Places.of([k for numbers, _ in groups for k in numbers], first.device)
     made.layout = (BATCH, *[number.get(a) for a in range(first.ndim)])

@@ -73,13 +73,13 @@ def too_small(
     )
 
 
-class _MissingMethod(StructureError, AttributeError):
+class _MissingMethodError(StructureError, AttributeError):
     """A method of tensors that has no meaning here; `hasattr` says no."""
 
 
 def missing(name: str) -> AttributeError:
     """The error for a method of `torch.Tensor` that has no meaning here."""
-    return _MissingMethod(
+    return _MissingMethodError(
         "a method that sc.Ragged knows",
         f"torch.Tensor.{name}{layer()}",
         "apply it to each item: x.map(function), or to the tensors of x.unbind()",

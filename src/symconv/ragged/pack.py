@@ -11,7 +11,7 @@ so that the sum is least (dynamic programming over the cuts).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import numpy as np
@@ -40,10 +40,12 @@ def canvases(
     rounded = [tuple(-(-s // multiple_of) * multiple_of for s in size) for size in sizes]
     kinds = sorted(set(rounded))
     if len(kinds) == 1:
-        order = sorted(range(len(sizes)), key=lambda item: sizes[item])
-        return [(order, kinds[0])]
+        return [(_sorted(range(len(sizes)), sizes), kinds[0])]
     counts = {kind: rounded.count(kind) for kind in kinds}
     launch = CANVAS.get(device, CANVAS["cuda"])
+    largest = tuple(map(max, zip(*kinds, strict=True)))
+    if len(sizes) * prod(largest) - sum(prod(kind) * counts[kind] for kind in kinds) <= launch:
+        return [(_sorted(range(len(sizes)), sizes), largest)]  # no cut saves as much as it costs
     best: tuple[float, list[list[tuple[int, ...]]]] | None = None
     for order in {tuple(sorted(kinds, key=key)) for key in _keys(len(kinds[0]))}:
         found = _cut(order, [counts[kind] for kind in order], launch)
@@ -53,10 +55,13 @@ def canvases(
     made = []
     for run in best[1]:
         inside = set(run)
-        items = [item for item, kind in enumerate(rounded) if kind in inside]
-        items.sort(key=lambda item: (prod(sizes[item]), sizes[item], item))
+        items = _sorted([k for k, kind in enumerate(rounded) if kind in inside], sizes)
         made.append((items, tuple(max(axis) for axis in zip(*run, strict=True))))
     return made
+
+
+def _sorted(items: Iterable[int], sizes: Sequence[tuple[int, ...]]) -> list[int]:
+    return sorted(items, key=lambda item: (prod(sizes[item]), sizes[item], item))
 
 
 def _keys(axes: int) -> list:

@@ -72,6 +72,11 @@ class Packed:
         return self.places.join(canvases, layout.index(BATCH))
 
     @property
+    def columns(self) -> int:
+        """Columns of the extents' tables."""
+        return len(self.valid[0].lists()[0])
+
+    @property
     def batch(self) -> int:
         """The batch's axis."""
         return self.layout.index(BATCH)
@@ -126,8 +131,8 @@ class Packed:
 
     def numbered(self) -> Self:
         """The same with the tables' columns in the order of the ragged axes."""
-        labels = [self.layout[a] for a in self.ragged]
-        if labels == list(range(self.valid[0].table.shape[1])):
+        labels = [label for label in self.layout if isinstance(label, int)]
+        if labels == list(range(self.columns)):
             return self
         valid = [
             v.kept(labels_key, lambda v=v: Valid(v.table[:, labels], v.full))
@@ -153,13 +158,15 @@ class Packed:
 
     # Sizes
 
-    def after(self, key: Any, law: Callable[[Any, int], Any], operation: str) -> list[Valid]:
+    def after(
+        self, key: Any, law: Callable[[Any, int], Any], operation: Callable[[], str]
+    ) -> list[Valid]:
         """The items' extents after an operation.
 
         Args:
             key: The operation with its arguments, hashable: extents are found once.
             law: The size after it from a size (a number or a tensor of them) and a column.
-            operation: Its name, for the message.
+            operation: What it is called in a message, made when one is needed.
 
         Raises:
             StructureError: An item is left without a cell.
@@ -170,16 +177,23 @@ class Packed:
         ]
 
     def _after(self, canvas: int, valid: Valid, law: Any, operation: str) -> Valid:
-        columns = [law(column, axis) for axis, column in enumerate(valid.table.unbind(1))]
-        new = valid.columns(columns)
         if torch.compiler.is_compiling():
-            return new
-        if int(new.table.min()) <= 0:
-            row = int((new.table.min(1).values <= 0).nonzero()[0])
-            item = self.item_at(canvas, row)
-            start = self.first[canvas].lists()[row]
-            raise too_small(operation, item, valid.lists()[row], start, law)
-        return valid if equal(new, valid) else new
+            columns = valid.table.unbind(1)
+            return valid.columns([law(column, axis) for axis, column in enumerate(columns)])
+        rows = valid.lists()
+        found = [
+            {size: law(size, axis) for size in set(column)}
+            for axis, column in enumerate(zip(*rows, strict=True))
+        ]
+        new = [[law_of[s] for law_of, s in zip(found, row, strict=True)] for row in rows]
+        if min(map(min, new)) <= 0:
+            row = next(k for k, sizes in enumerate(new) if min(sizes) <= 0)
+            item, start = self.item_at(canvas, row), self.first[canvas].lists()[row]
+            raise too_small(operation(), item, rows[row], start, law)
+        if new == rows:
+            return valid
+        # one object for one set of extents, whichever operations led to it: masks are made once
+        return valid.kept(tuple(map(tuple, new)), lambda: Valid(new, valid.full))
 
     def item_at(self, canvas: int, row: int) -> int:
         """The number of the item in a row of a canvas."""
@@ -274,7 +288,7 @@ def valid_of(items: Sequence[Tensor], size: Sequence[int], labels: Sequence[Any]
     order = sorted((label, axis) for axis, label in enumerate(labels) if label is not None)
     table = [[item.shape[axis] for _, axis in order] for item in items]
     full = all(row == [size[axis] for _, axis in order] for row in table)
-    return Valid(torch.tensor(table, dtype=torch.int64), full)
+    return Valid(table, full)
 
 
 def _same_geometry(x: Packed, y: Packed) -> bool:
@@ -304,7 +318,7 @@ def _joint(x: Packed, y: Packed) -> Layout | None:
     if torch.compiler.is_compiling():
         return tuple(layout)
     same = all(equal(v, w) for v, w in zip(x.valid, y.valid, strict=True))
-    for axis, (a, b) in enumerate(zip(x.layout, y.layout, strict=True)):
+    for a, b in zip(x.layout, y.layout, strict=True):
         if isinstance(a, int) and isinstance(b, int) and (a != b or not same):
             tables = zip(x.valid, y.valid, strict=True)
             if not all(torch.equal(v.table[:, a], w.table[:, b]) for v, w in tables):

@@ -11,26 +11,42 @@ from torch import Tensor
 BATCH = "batch"  # the label of the batch's axis in a layout; None: an axis without padding
 Layout = tuple[Any, ...]  # a label for each axis of a canvas; a number: the column of `Valid.table`
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Valid:
     """How far each item of one canvas reaches along each ragged axis.
 
     Args:
-        table: Whole numbers (items, ragged axes), on the host. Item i fills the cells with index
-            below ``table[i, a]`` along ragged axis a; the rest of the canvas is padding.
+        table: Whole numbers (items, ragged axes), as a tensor on the host or as lists. Item i fills
+            the cells with index below ``table[i][a]`` along ragged axis a; the rest of the canvas
+            is padding.
         full: Every item fills the canvas: there is no padding.
     """
 
-    __slots__ = ("_kept", "full", "table")
+    __slots__ = ("_kept", "_lists", "_table", "full")
 
-    def __init__(self, table: Tensor, full: bool):
-        self.table, self.full = table, full
+    def __init__(self, table: Tensor | list[list[int]], full: bool):
+        given = isinstance(table, Tensor)
+        self._table, self._lists = (table, None) if given else (None, table)
+        self.full = full
         self._kept: dict[Any, Any] = {}
 
     def __reduce__(self):
-        return Valid, (self.table, self.full)
+        return Valid, (self.lists(), self.full)
+
+    @property
+    def table(self) -> Tensor:
+        """The extents as a tensor, for arithmetic beside canvases."""
+        if self._table is None:
+            self._table = torch.tensor(self._lists, dtype=torch.int64)
+        return self._table
+
+    def lists(self) -> list[list[int]]:
+        """The extents as Python's numbers, for arithmetic without a graph."""
+        if self._lists is None:
+            self._lists = self.table.tolist()
+        return self._lists
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once; in a compiled graph always."""
@@ -39,10 +55,6 @@ class Valid:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
-
-    def lists(self) -> list[list[int]]:
-        """The table as Python's numbers."""
-        return self.kept("lists", self.table.tolist)
 
     def columns(self, columns: Sequence[Tensor], full: bool | None = None) -> Valid:
         """The same items with these extents."""
@@ -57,14 +69,15 @@ class Valid:
             make: "bool"; "bits": all bits set where valid, none in the padding, in the integer type
                 as wide as the canvas's; "low": zero where valid, minus infinity in the padding.
         """
-        shape = tuple(
-            s if label is not None else 1 for s, label in zip(canvas.shape, layout, strict=True)
-        )
-        if make == "bool":
-            key = make, shape, layout, canvas.device
-            return self.kept(key, lambda: self._mask(shape, layout, canvas.device))
-        key = make, shape, layout, canvas.device, canvas.dtype
-        return self.kept(key, lambda: self._as(make, self.mask(canvas, layout), canvas.dtype))
+        key = make, canvas.shape, layout, canvas.device, canvas.dtype
+        return self.kept(key, lambda: self._made(canvas, layout, make))
+
+    def _made(self, canvas: Tensor, layout: Layout, make: str) -> Tensor:
+        if make != "bool":
+            return self._as(make, self.mask(canvas, layout), canvas.dtype)
+        pairs = zip(canvas.shape, layout, strict=True)
+        shape = [size if label is not None else 1 for size, label in pairs]
+        return self._mask(shape, layout, canvas.device)
 
     def _mask(self, shape: Sequence[int], layout: Layout, device: torch.device) -> Tensor:
         mask: Any = None
@@ -85,13 +98,13 @@ class Valid:
     @staticmethod
     def _as(make: str, mask: Tensor, dtype: torch.dtype) -> Tensor:
         if make == "bits":
-            return torch.where(mask, -1, 0).to(_BITS[dtype.itemsize])
+            return -mask.to(_BITS[dtype.itemsize])
         return torch.where(mask, 0, low_of(dtype)).to(dtype)
 
 
 def equal(a: Valid, b: Valid) -> bool:
     """Do the items reach equally far?"""
-    return a is b or a.table is b.table or torch.equal(a.table, b.table)
+    return a is b or a.lists() == b.lists()
 
 
 class _Covered(torch.autograd.Function):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symconv.ragged.check import refused
-from symconv.ragged.functions._steps import each, out_size, with_space
+from symconv.ragged.functions._steps import Window, each, with_space
 from symconv.ragged.packed import FINITE, ZERO
 
 
@@ -26,24 +26,12 @@ def _conv(function: Callable[..., Tensor], n: int) -> Callable[..., Any]:
         groups: int = 1,
     ) -> Any:
         x = with_space(input, n, name)
-        kernel, stride, dilation = tuple(weight.shape[2:]), each(stride, n), each(dilation, n)
-        if padding == "same":
-            law: Any = lambda size, axis: size  # noqa: E731
-        else:
-            amounts = (0,) * n if padding == "valid" else each(padding, n)
-            law = out_size(kernel, stride, amounts, dilation)
-        key = (
-            name,
-            kernel,
-            stride,
-            padding if isinstance(padding, str) else each(padding, n),
-            dilation,
-        )
-        told = f"{name} (kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation})"
-        valid = x.after(key, law, told)
-        alone = all(k == 1 for k in kernel) and (
-            padding in ("same", "valid") or not any(each(padding, n))
-        )
+        kernel = weight.shape[2:]
+        steps, valid = each(stride, n), x.valid
+        reach = (0,) * n if isinstance(padding, str) else each(padding, n)
+        if padding != "same":
+            valid = Window(name, kernel, steps, reach, each(dilation, n)).after(x)
+        alone = max(kernel) == 1 and not any(reach)
         x = x.tame() if alone else x.zeroed()
         made = [function(c, weight, bias, stride, padding, dilation, groups) for c in x.canvases]
         clean = alone and bias is None and x.padding == ZERO
@@ -73,7 +61,9 @@ def _transposed(function: Callable[..., Tensor], n: int) -> Callable[..., Any]:
             reach = dilation[axis] * (kernel[axis] - 1) + 1 + more[axis] - 2 * padding[axis]
             return (size - 1) * stride[axis] + reach
 
-        told = f"{name} (kernel {kernel}, stride {stride}, padding {padding})"
+        def told() -> str:
+            return f"{name} (kernel {kernel}, stride {stride}, padding {padding})"
+
         valid = x.after((name, kernel, stride, padding, more, dilation), law, told)
         x = x.zeroed()
         made = [

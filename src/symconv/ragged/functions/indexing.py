@@ -82,7 +82,7 @@ def _inside(x: Packed, parts: list[Any]) -> Any:
             size = size + stop if stop < 0 else _least(size, stop)
         return (size - start + step - 1) // step
 
-    valid = x.after(("index", tuple(sorted(steps.items()))), law, f"the index {steps}")
+    valid = x.after(("index", tuple(sorted(steps.items()))), law, lambda: f"the index {steps}")
     return x.remade(made, valid, tuple(layout), x.padding)
 
 

@@ -56,7 +56,7 @@ def _behind(model: Packed, given: list[Any], axis: int) -> Any:
     made = [torch.cat([*pieces, c], axis) for *pieces, c in zip(*parts, last.canvases, strict=True)]
     label = last.layout[axis]
     law = lambda size, column: size + more * (column == label)  # noqa: E731
-    valid = last.after(("cat", label, more), law, "cat")
+    valid = last.after(("cat", label, more), law, lambda: "cat")
     return last.remade(made, valid, None, last.padding)
 
 

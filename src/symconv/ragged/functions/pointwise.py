@@ -13,22 +13,57 @@ from symconv.ragged.check import refused
 from symconv.ragged.packed import ANY, FINITE, ZERO, Packed
 
 # Of one input, with f(0) = 0 whatever the parameters, and finite on finite numbers, its slope too.
-_KEEP_ZERO = ["relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "tanh", "softsign", "tanhshrink", "softshrink", "hardshrink", "abs", "absolute", "neg", "negative", "positive", "sin", "asinh", "arcsinh", "arctan", "atan", "square", "sign", "sgn", "floor", "ceil", "round", "trunc", "fix", "frac", "erf", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "nan_to_num", "clone", "detach", "to", "float", "half", "double", "bfloat16", "type", "zeros_like", "zero", "real", "__neg__", "__pos__", "__abs__"]
+_KEEP_ZERO = """
+    relu relu6 leaky_relu rrelu elu selu celu gelu silu mish hardswish tanh softsign tanhshrink
+    softshrink hardshrink abs absolute neg negative positive sin asinh arcsinh arctan atan
+    square sign sgn floor ceil round trunc fix frac erf dropout dropout1d dropout2d dropout3d
+    feature_dropout nan_to_num clone detach to float half double bfloat16 type zeros_like zero
+    real __neg__ __pos__ __abs__
+"""
 # Finite on finite numbers.
-_KEEP_FINITE = ["sigmoid", "hardsigmoid", "softplus", "logsigmoid", "hardtanh", "threshold", "clamp", "clamp_min", "clamp_max", "clip", "cos", "ones_like", "rand_like", "randn_like", "full_like", "empty_like", "alpha_dropout", "feature_alpha_dropout", "isnan", "isfinite", "isinf", "logical_not", "bool", "int", "long", "bernoulli", "fill", "__invert__"]
+_KEEP_FINITE = """
+    sigmoid hardsigmoid softplus logsigmoid hardtanh threshold clamp clamp_min clamp_max clip
+    cos ones_like rand_like randn_like full_like empty_like alpha_dropout feature_alpha_dropout
+    isnan isfinite isinf logical_not bool int long bernoulli fill __invert__
+"""
 # Anything may come out, and slopes may be infinite: these never see what stood in the padding.
-_WILD = ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "tan", "acos", "asin", "acosh", "atanh", "cosh", "sinh", "arccos", "arcsin", "lgamma", "digamma", "erfinv", "erfc", "logit"]
+_WILD = """
+    exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal tan acos asin acosh atanh cosh
+    sinh arccos arcsin lgamma digamma erfinv erfc logit
+"""
 # Of several inputs: finite, a product (zero where one factor is), anything.
-_FINITE = ["add", "sub", "subtract", "rsub", "maximum", "minimum", "where", "lerp", "addcmul", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "__add__", "__radd__", "__sub__", "__rsub__", "__and__", "__or__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "masked_fill", "copysign", "fmax", "fmin"]
-_PRODUCT = ["mul", "multiply", "__mul__", "__rmul__"]
-_ANY = ["div", "divide", "true_divide", "floor_divide", "pow", "fmod", "remainder", "atan2", "hypot", "xlogy", "addcdiv", "__truediv__", "__rtruediv__", "__div__", "__rdiv__", "__pow__", "__rpow__", "__mod__", "__floordiv__", "float_power"]
+_FINITE = """
+    add sub subtract rsub maximum minimum where lerp addcmul eq ne lt le gt ge logical_and
+    logical_or logical_xor __add__ __radd__ __sub__ __rsub__ __and__ __or__ __eq__ __ne__ __lt__
+    __le__ __gt__ __ge__ masked_fill copysign fmax fmin
+"""
+_PRODUCT = """
+    mul multiply __mul__ __rmul__
+"""
+_ANY = """
+    div divide true_divide floor_divide pow fmod remainder atan2 hypot xlogy addcdiv __truediv__
+    __rtruediv__ __div__ __rdiv__ __pow__ __rpow__ __mod__ __floordiv__ float_power
+"""
 # Written into their first input.
-IN_PLACE = ["relu_", "relu6_", "leaky_relu_", "elu_", "selu_", "celu_", "silu_", "hardswish_", "tanh_", "abs_", "neg_", "sigmoid_", "hardsigmoid_", "hardtanh_", "clamp_", "threshold_", "exp_", "sqrt_", "zero_", "fill_", "dropout_", "add_", "sub_", "mul_", "div_", "pow_", "__iadd__", "__isub__", "__imul__", "__itruediv__", "masked_fill_"]
+IN_PLACE = """
+    relu_ relu6_ leaky_relu_ elu_ selu_ celu_ silu_ hardswish_ tanh_ abs_ neg_ sigmoid_
+    hardsigmoid_ hardtanh_ clamp_ threshold_ exp_ sqrt_ zero_ fill_ dropout_ add_ sub_ mul_ div_
+    pow_ __iadd__ __isub__ __imul__ __itruediv__ masked_fill_
+"""
 
 
-_TOGETHER = (
-    ["add", "sub", "subtract", "maximum", "minimum", "where", "fmax", "fmin", "__add__", "__sub__"]
-)  # f(0, 0) = 0
+_TOGETHER = [
+    "add",
+    "sub",
+    "subtract",
+    "maximum",
+    "minimum",
+    "where",
+    "fmax",
+    "fmin",
+    "__add__",
+    "__sub__",
+]  # f(0, 0) = 0
 
 
 def homes(name: str) -> Iterable[Any]:
@@ -111,7 +146,7 @@ def _aligned(
         padding = ANY
     else:
         numbers = any(isinstance(a, (int, float, Tensor)) for a in args)
-        keeps = function.__name__ in _TOGETHER and not tensors and not numbers
+        keeps = function.__name__ in _TOGETHER.split() and not tensors and not numbers
         padding = max(held) if keeps else max(FINITE, *held)
     return model, parts, padding
 
@@ -181,15 +216,15 @@ def _sum_in_place(function: Callable[..., Any], handler: Callable[..., Any]) -> 
 def _table() -> dict[Any, Any]:
     table: dict[Any, Any] = {}
     for names, kind in ((_KEEP_ZERO, ZERO), (_KEEP_FINITE, FINITE), (_WILD, ANY)):
-        table |= {f: _single(f, kind) for name in names for f in homes(name)}
+        table |= {f: _single(f, kind) for name in names.split() for f in homes(name)}
     table[F._threshold] = _single(F._threshold, FINITE)
     for names, kind in ((_FINITE, FINITE), (_PRODUCT, ZERO), (_ANY, ANY)):
-        table |= {f: _several(f, kind) for name in names for f in homes(name)}
-    for name in IN_PLACE:
+        table |= {f: _several(f, kind) for name in names.split() for f in homes(name)}
+    for name in IN_PLACE.split():
         base = f"__{name[3:]}" if name.startswith("__i") else name[:-1]
         plain = next(iter(homes(base)), None)
         for f in homes(name):
-            if base in _KEEP_ZERO:
+            if base in _KEEP_ZERO.split():
                 table[f] = _single_in_place(f)
             elif base.strip("_") in ("add", "sub"):
                 table[f] = _sum_in_place(f, table[plain])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symconv.ragged.check import refused
-from symconv.ragged.functions._steps import each, out_size, with_space
+from symconv.ragged.functions._steps import Window, each, with_space
 from symconv.ragged.packed import ANY
 from symconv.ragged.valid import Valid, lowered, zeroed
 
@@ -39,9 +39,7 @@ def _max_pool(n: int) -> Callable[..., Any]:
             )
         kernel, padding, dilation = each(kernel_size, n), each(padding, n), each(dilation, n)
         stride = kernel if _absent(stride) else each(stride, n)
-        law = out_size(kernel, stride, padding, dilation, ceil_mode)
-        told = f"{name} (kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation})"
-        valid = x.after((name, kernel, stride, padding, dilation, ceil_mode), law, told)
+        valid = Window(name, kernel, stride, padding, dilation, ceil_mode).after(x)
         made = [
             _MAX[n](lowered(c, v, x.layout), kernel, stride, padding, dilation, ceil_mode)
             for c, v in zip(x.canvases, x.valid, strict=True)
@@ -70,9 +68,7 @@ def _avg_pool(n: int) -> Callable[..., Any]:
         x = with_space(input, n, name)
         kernel, padding = each(kernel_size, n), each(padding, n)
         stride = kernel if _absent(stride) else each(stride, n)
-        law = out_size(kernel, stride, padding, (1,) * n, ceil_mode)
-        told = f"{name} (kernel {kernel}, stride {stride}, padding {padding})"
-        valid = x.after((name, kernel, stride, padding, ceil_mode), law, told)
+        valid = Window(name, kernel, stride, padding, (1,) * n, ceil_mode).after(x)
         x = x.zeroed()
         # windows that are cut at an item's border divide by fewer cells
         cut = divisor_override is None and (ceil_mode or (not count_include_pad and any(padding)))

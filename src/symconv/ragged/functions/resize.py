@@ -183,7 +183,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     def law(size: Any, column: int) -> Any:
         return size + sum(columns.get(column, (0, 0)))
 
-    valid = x.after(("pad", tuple(sorted(columns.items()))), law, f"pad {tuple(pad)}")
+    valid = x.after(("pad", tuple(sorted(columns.items()))), law, lambda: f"pad {tuple(pad)}")
     if mode != "constant":
         return x.remade(_mirrored(x.zeroed(), ragged, mode), valid, None, FINITE)
     value = value or 0.0
@@ -245,7 +245,7 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     x = with_channels(input, "pixel_shuffle").numbered()
     r = upscale_factor
     made = [F.pixel_shuffle(c, r) for c in x.canvases]
-    valid = x.after(("shuffle", r), lambda size, axis: size * r, "pixel_shuffle")
+    valid = x.after(("shuffle", r), lambda size, axis: size * r, lambda: "pixel_shuffle")
     return x.remade(made, valid, None, x.padding)
 
 
@@ -259,7 +259,7 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
                 raise refused(f"sizes that {r} divides", x.described(), "pad the items")
     gaps = [[amount for s in reversed(c.shape[2:]) for amount in (0, -s % r)] for c in x.canvases]
     made = [F.pixel_unshuffle(F.pad(c, g), r) for c, g in zip(x.canvases, gaps, strict=True)]
-    valid = x.after(("unshuffle", r), lambda size, axis: size // r, "pixel_unshuffle")
+    valid = x.after(("unshuffle", r), lambda size, axis: size // r, lambda: "pixel_unshuffle")
     return x.remade(made, valid, None, max(FINITE, x.padding))
 
 
