@@ -118,9 +118,12 @@ def _setup(ctx, inputs, output) -> None:
 def _gradients(ctx, gradient, adjoint, weight_gradient):
     x, weight, connections = ctx.saved_tensors
     to_x, to_weight, _, to_bias = ctx.needs_input_grad
+    # First the larger result: the scratch of the other then counts beside it as in use at a time,
+    # and the next step finds memory for both kept.
+    gradient_to_weight = weight_gradient(x, gradient, connections) if to_weight else None
     return (
         adjoint(gradient, weight, connections, x.shape[1]) if to_x else None,
-        weight_gradient(x, gradient, connections) if to_weight else None,
+        gradient_to_weight,
         None,
         gradient.sum(0) if to_bias else None,
     )

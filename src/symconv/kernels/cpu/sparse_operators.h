@@ -7,14 +7,10 @@
 
 namespace symconv {
 
-// Scratch of one call, all of whose parts begin at a cache line. Connections lead to and fro in it,
-// so that it lies in a huge page, which is kept, where it would take more than a few small ones.
+// Scratch of one call, all of whose parts begin at a cache line.
 struct SparseScratch : Scratch {
-  static size_t bytes(const Sparse& j, int threads) {
-    const size_t wanted = size_t(j.bytes_shared + j.bytes_worker * threads + 128);
-    return wanted > (1 << 16) && wanted < Memory::large ? Memory::large : wanted;
-  }
-  SparseScratch(Sparse& j, int threads) : Scratch(bytes(j, threads)) {
+  SparseScratch(Sparse& j, int threads)
+      : Scratch(size_t(j.bytes_shared + j.bytes_worker * threads + 128)) {
     j.shared = (char*)((uintptr_t(data()) + 63) / 64 * 64);
     j.worker = j.shared + (j.bytes_shared + 63) / 64 * 64;
   }
