@@ -132,7 +132,7 @@ class Ragged(Packed):
         return sum(self.counts())
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.unbind())
+        return iter(self.items())
 
     def __getitem__(self, index: Any) -> Any:
         return getitem(self, index)
@@ -162,7 +162,7 @@ class Ragged(Packed):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         r"""A function of one item (C, \*S), applied to each."""
-        return type(self)([function(item) for item in self.unbind()])
+        return type(self)([function(item) for item in self.items()])
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """On another device or in another type, as `torch.Tensor.to`."""
@@ -213,7 +213,7 @@ def _method(function: Any) -> Callable[..., Any]:
 for _name in dir(Tensor):
     _function = getattr(Tensor, _name)
     known = callable(_function) and getattr(_function, "__hash__", None) and _function in HANDLERS
-    if known and _name not in Ragged.__dict__ and not hasattr(Packed, _name):
+    if known and _name not in Ragged.__dict__ and _name not in Packed.__dict__:
         setattr(Ragged, _name, _method(_function))
 
 

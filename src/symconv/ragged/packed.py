@@ -176,7 +176,7 @@ class Packed:
             for k, valid in enumerate(self.valid)
         ]
 
-    def _after(self, canvas: int, valid: Valid, law: Any, operation: str) -> Valid:
+    def _after(self, canvas: int, valid: Valid, law: Any, operation: Any) -> Valid:
         if torch.compiler.is_compiling():
             columns = valid.table.unbind(1)
             return valid.columns([law(column, axis) for axis, column in enumerate(columns)])
@@ -202,7 +202,7 @@ class Packed:
 
     # Other tensors
 
-    def split(self, whole: Tensor, axis: int) -> list[Tensor]:
+    def shares(self, whole: Tensor, axis: int) -> list[Tensor]:
         """The part of a tensor over all items for each canvas."""
         return self.places.split(whole, self.counts(), axis)
 
@@ -238,7 +238,7 @@ class Packed:
                 full[k] = other.valid[k]
         return self.remade(made, full, padding=self.padding)
 
-    def unbind(self) -> list[Tensor]:
+    def items(self) -> list[Tensor]:
         """The items in order, each a view of its canvas."""
         rows = [
             item
@@ -253,10 +253,12 @@ class Packed:
         Raises:
             StructureError: The batches have not equally many items.
         """
-        items, batch = self.unbind(), self.batch
+        items, batch = self.items(), self.batch
         if len(items) != sum(like.counts()):
             raise refused(
-                f"a batch of {sum(like.counts())} items", len(items), "join batches of equal length"
+                f"a batch of {sum(like.counts())} items",
+                str(len(items)),
+                "join batches of equal length",
             )
         numbers = list(range(len(items)))
         if like.places.rows is not None:

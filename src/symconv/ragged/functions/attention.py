@@ -100,7 +100,7 @@ def attention(
         mask = None
         label = k.layout[-2]
         if not valid.full and isinstance(label, int) and not is_causal:
-            layout = (BATCH, *[None] * (b.ndim - 2), label)
+            layout = (BATCH, *[None] * (b.ndim - 3), label)
             like = b[..., 0]
             mask = valid.mask(like, layout)
             mask = mask.unsqueeze(-2)

@@ -32,7 +32,7 @@ def getitem(x: Any, index: Any) -> Any:
 
 def _items(x: Any, which: Any) -> Any:
     """One item, or a batch of some."""
-    items = x.unbind()
+    items = x.items()
     if isinstance(which, Tensor) and which.dtype == torch.bool:
         which = which.nonzero()[:, 0]
     if isinstance(which, Tensor):

@@ -38,7 +38,7 @@ def _batches(model: Packed, given: list[Any]) -> Any:
     for t in given:
         if not isinstance(t, Packed) or t.dim() != model.dim():
             raise refused("ragged batches of one rank", type(t).__name__, "join sc.Ragged batches")
-        items += t.unbind()
+        items += t.items()
     return type(model)(items)  # pyright: ignore[reportCallIssue]
 
 
@@ -51,7 +51,7 @@ def _behind(model: Packed, given: list[Any], axis: int) -> Any:
             [type(t).__name__ for t in given],
             "join the items: unbind both batches",
         )
-    parts = [last.split(t, last.batch) for t in fixed]
+    parts = [last.shares(t, last.batch) for t in fixed]
     more = sum(t.shape[axis] for t in fixed)
     made = [torch.cat([*pieces, c], axis) for *pieces, c in zip(*parts, last.canvases, strict=True)]
     label = last.layout[axis]

@@ -19,7 +19,7 @@ def cells(x: Packed) -> Tensor:
     if x.layout[0] != BATCH or None in x.layout[2:]:
         raise refused("(batch, channels, *space)", x.described(), "permute the axes")
     channels = x.layout[1] is None
-    items = x.unbind()
+    items = x.items()
     rows = [item.flatten(1).t() if channels else item.flatten() for item in items]
     return torch.cat(rows)
 

@@ -50,25 +50,13 @@ IN_PLACE = """
     hardsigmoid_ hardtanh_ clamp_ threshold_ exp_ sqrt_ zero_ fill_ dropout_ add_ sub_ mul_ div_
     pow_ __iadd__ __isub__ __imul__ __itruediv__ masked_fill_
 """
-
-
-_TOGETHER = [
-    "add",
-    "sub",
-    "subtract",
-    "maximum",
-    "minimum",
-    "where",
-    "fmax",
-    "fmin",
-    "__add__",
-    "__sub__",
-]  # f(0, 0) = 0
+# Zero where all inputs are.
+_TOGETHER = "add sub subtract maximum minimum where fmax fmin __add__ __sub__"
 
 
 def homes(name: str) -> Iterable[Any]:
     """Everything in torch that bears a name."""
-    for home in (torch, torch.Tensor, F, torch.special, torch._C._nn):
+    for home in (torch, torch.Tensor, F, torch.special, vars(torch._C)["_nn"]):
         found = getattr(home, name, None)
         if callable(found):
             yield found
@@ -167,7 +155,7 @@ def _spread(tensor: Tensor, x: Packed) -> list[Tensor]:
     axis = x.batch - missing
     if axis < 0 or tensor.shape[axis] == 1:
         return [tensor] * len(x.canvases)
-    return x.split(tensor, axis)
+    return x.shares(tensor, axis)
 
 
 def _written(x: Packed, new: Packed) -> Packed:
@@ -178,6 +166,12 @@ def _written(x: Packed, new: Packed) -> Packed:
         old.copy_(values)
     x.padding = new.padding
     return x
+
+
+def prelu(input: Any, weight: Tensor) -> Any:
+    """A slope for each channel where the input is negative."""
+    x = input.tame()
+    return x.remade([torch.prelu(c, weight) for c in x.canvases], padding=x.padding)
 
 
 def _then_written(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -217,7 +211,9 @@ def _table() -> dict[Any, Any]:
     table: dict[Any, Any] = {}
     for names, kind in ((_KEEP_ZERO, ZERO), (_KEEP_FINITE, FINITE), (_WILD, ANY)):
         table |= {f: _single(f, kind) for name in names.split() for f in homes(name)}
-    table[F._threshold] = _single(F._threshold, FINITE)
+    table |= {torch.prelu: prelu, torch.Tensor.prelu: prelu}
+    threshold: Any = vars(F)["_threshold"]
+    table[threshold] = _single(threshold, FINITE)
     for names, kind in ((_FINITE, FINITE), (_PRODUCT, ZERO), (_ANY, ANY)):
         table |= {f: _several(f, kind) for name in names.split() for f in homes(name)}
     for name in IN_PLACE.split():

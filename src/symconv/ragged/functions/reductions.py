@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,13 @@ from symconv.ragged.check import refused
 from symconv.ragged.functions.pointwise import POINTWISE
 from symconv.ragged.packed import Packed
 from symconv.ragged.valid import BATCH, Valid, filled, low_of, lowered, zeroed
+
+
+class Extremes(NamedTuple):
+    """What torch.max and torch.min give along an axis."""
+
+    values: Any
+    indices: Any
 
 
 def _count(x: Packed, c: Tensor, v: Valid, axes: list[int]) -> Any:
@@ -176,7 +183,7 @@ def _indexed(function: Callable[..., Any], largest: bool) -> Callable[..., Any]:
             return _closed(x, made, [axis], keepdim)
         parts = zip(*made, strict=True)
         both = [_closed(x, list(part), [axis], keepdim) for part in parts]
-        return type(made[0])(both) if not isinstance(both[0], Packed) else tuple(both)
+        return Extremes(*both)
 
     return handler
 

@@ -231,7 +231,7 @@ def _by_items(x: Any, amounts: list[Any], mode: str, value: float | None) -> Any
     """Amounts that differ from item to item."""
     each = [a.values() if isinstance(a, Extent) else None for a in amounts]
     made = []
-    for k, item in enumerate(x.unbind()):
+    for k, item in enumerate(x.items()):
         mine = [int(a) if e is None else e[k] for a, e in zip(amounts, each, strict=True)]
         made.append(F.pad(item, mine, mode, value))
     return x.again(made)
@@ -273,7 +273,6 @@ RESIZE: dict[Any, Callable[..., Any]] = {
     F.interpolate: interpolate,
     F.upsample: interpolate,
     F.pad: pad,
-    torch._C._nn.pad: pad,
     F.pixel_shuffle: pixel_shuffle,
     F.pixel_unshuffle: pixel_unshuffle,
     F.channel_shuffle: channel_shuffle,

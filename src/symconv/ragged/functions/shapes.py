@@ -69,7 +69,7 @@ def expand(input: Any, *sizes: Any) -> Any:
         isinstance(label, int) and not (isinstance(s, Extent) or s == -1)
         for label, s in zip(x.layout, sizes, strict=True)
     ):
-        raise refused("as many sizes as axes, -1 for ragged ones", sizes, "use -1")
+        raise refused("as many sizes as axes, -1 for ragged ones", str(sizes), "use -1")
     keep = [-1 if label is not None else s for label, s in zip(x.layout, sizes, strict=True)]
     return x.remade([c.expand(keep) for c in x.canvases], None, None, x.padding)
 
@@ -94,10 +94,10 @@ def _in_parts(name: str) -> Callable[..., Any]:
         x = input
         needed = 0 if name == "unbind" else 1
         if len(args) > needed:
-            *args, dim = args
+            args, dim = args[:-1], args[-1]
         axis = x.axis(dim)
         if name == "unbind" and axis == x.batch:
-            return tuple(x.unbind())
+            return tuple(x.items())
         axis = _plain_axis(x, dim, name)
         pieces = [function(c, *args, dim=axis, **kwargs) for c in x.canvases]
         layout = x.layout
