@@ -122,6 +122,7 @@ float read_once(const std::string& isa, Address from, int64_t count, int threads
 
 NB_MODULE(_cpu, m) {
   m.doc() = "Compiled kernels; see symconv.kernels.native.";
+  m.attr("interface") = 1;  // as INTERFACE in symconv.kernels.native: raise both together
   m.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const Isa* isa : sets())

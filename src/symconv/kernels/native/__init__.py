@@ -19,6 +19,8 @@ from torch import Tensor
 from symconv.errors import StructureError
 from symconv.kernels.native.whole import refuse_cut_short
 
+INTERFACE = 1  # of the compiled module; raised there and here when its functions change
+
 _cpu: Any = None
 SET = ""  # the instruction set, "" where there are no compiled kernels
 THREADS = False  # has torch brought an OpenMP runtime whose threads they can use?
@@ -26,7 +28,11 @@ WHY_NOT = ""
 try:
     refuse_cut_short("symconv.kernels._cpu")
     from symconv.kernels import _cpu  # pyright: ignore[reportAttributeAccessIssue]
+
+    if getattr(_cpu, "interface", 0) != INTERFACE:
+        raise ImportError("it was built from other sources than these: install symconv anew")
 except ImportError as missing:
+    _cpu = None
     WHY_NOT = f"the compiled module does not load ({missing})"
     warnings.warn(
         f"local and sparse layers run on plain torch: {WHY_NOT}. symconv.kernels.info() tells what "
