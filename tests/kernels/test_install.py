@@ -173,3 +173,16 @@ def test_code_for_an_instruction_set_shares_no_symbol_with_another(tmp_path):
     leaky = tmp_path / "leaky.cpp"  # what a template of the standard library leaves behind
     leaky.write_text("#include <algorithm>\nint f(int a, int b) { return std::max(a, b); }\n")
     assert any("std::max" in name for name in shared_symbols(leaky, tmp_path))
+
+
+def test_a_module_of_other_sources_is_named_and_not_used():
+    program = """
+import importlib.machinery, sys, types, warnings
+warnings.simplefilter("ignore")
+name = "symconv.kernels._cpu"
+sys.modules[name] = types.ModuleType(name)
+sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
+import symconv
+print(symconv.kernels.info()["native"])
+"""
+    assert "built from other sources" in run(program)
