@@ -187,6 +187,17 @@ def test_memory_is_kept_within_the_most_in_use_and_can_be_released():
     assert native._cpu.kept_bytes() == 0
 
 
+@pytest.mark.parametrize("channels", [1, 3, 17])
+def test_gradients_to_shared_filters_hold_a_copy_of_input_and_output(channels):
+    x, y = torch.ones(8, 2, 128, 128), torch.ones(8, channels, 128, 128)
+    labels = torch.zeros(128 * 128, dtype=torch.int64)
+    steps = [1, 1], [1] * 4, [1, 1], 1
+    sc.kernels.release()
+    compiled.weight_gradient(x, y, labels, [1, 3, 3, 2, channels], *steps)
+    # The scratch of the call is what is kept now: whole huge pages, and tables.
+    assert native._cpu.kept_bytes() <= 4 * (x.numel() + y.numel()) * 1.05 + (3 << 20)
+
+
 @pytest.mark.parametrize("bad", [-1, 4])
 def test_labels_beyond_the_filters_are_refused(bad):
     labels = torch.tensor([0, 1, bad, 3])

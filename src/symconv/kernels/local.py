@@ -11,7 +11,8 @@ weight. The backward of each is written with the other two, to any order.
 
 What runs is chosen by `symconv.kernels.path`: compiled kernels (`native`), Triton, or plain torch.
 Memory beside operands and results: one copy of the input and of the output in the kernels' layout
-and 16 MB (compiled), or two such copies and 4 MiB of patches (plain torch).
+and 16 MB (compiled; copies hold the padding and bfloat16 as float32, and a batch fills whole
+vectors), or two such copies and 4 MiB of patches (plain torch).
 
 Shapes: x (B, C, \*S); W (F, \*K, C / groups, O); bias (O, \*out) or None; labels (L,) with values
 below F, or None where F = L = the number of output positions; y (B, O, \*out) with

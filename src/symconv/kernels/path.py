@@ -27,7 +27,8 @@ def use(path: str) -> Iterator[None]:
 
     Args:
         path: "auto" (the quickest that can, as outside), "reference" (plain torch), "native" (the
-            compiled kernels) or "triton". A backward pass takes the path in force where it runs.
+            compiled kernels) or "triton". A backward pass takes the path in force where it runs:
+            on a GPU, in a thread of torch's own, that is "auto".
 
     Raises:
         StructureError: The path has another name, or (at a call) cannot serve it.

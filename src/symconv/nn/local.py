@@ -21,8 +21,8 @@ class _LocallyConnected(nn.Module):
 
     Shapes: input (N, in_channels, \*input_size) or without N; output (N, out_channels,
     \*output_size); `weight` (\*output_size, \*kernel_size, in_channels // groups, out_channels);
-    `bias` (out_channels, \*output_size). Exact up to the rounding of sums. A forward or backward
-    pass holds at most 4 MiB of patches beside the operands.
+    `bias` (out_channels, \*output_size). Exact up to the rounding of sums. Memory beside
+    the operands: see `symconv.kernels.local`.
 
     Args:
         in_channels: Channels of the input.

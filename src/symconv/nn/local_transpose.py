@@ -25,8 +25,8 @@ class _LocallyConnectedTranspose(nn.Module):
     Shapes: input (N, in_channels, \*input_size) or without N; output (N, out_channels,
     \*output_size) with output_size = (input_size - 1) s - 2 p + d (kernel_size - 1) + 1 +
     output_padding; `weight` (\*input_size, \*kernel_size, out_channels // groups, in_channels);
-    `bias` (out_channels, \*output_size). Exact up to the rounding of sums. A forward or backward
-    pass holds at most 4 MiB of patches beside the operands.
+    `bias` (out_channels, \*output_size). Exact up to the rounding of sums. Memory beside
+    the operands: see `symconv.kernels.local`.
 
     Args:
         in_channels: Channels of the input.

@@ -32,8 +32,8 @@ class _RegionConv(nn.Module):
     Shapes: input (N, in_channels, \*S) or without N; output (N, out_channels, \*regions.shape);
     `weight` (R, \*kernel_size, in_channels // groups, out_channels); `bias` (R, out_channels);
     `regions`, a buffer, int64. Exact up to the rounding of sums. Few compact regions run as one
-    convolution on the bounding box of each; others on the local kernel, which holds at most 4 MiB
-    of patches and filters at a time.
+    convolution on the bounding box of each; others on the local kernel: see
+    `symconv.kernels.local` for its memory.
 
     The repr can be pasted back up to 64 output positions; larger `regions` are summed up.
 

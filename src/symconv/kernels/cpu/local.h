@@ -47,8 +47,12 @@ struct LocalKernel {
   static int64_t points(const Local& j) { return j.reach[0] * j.reach[1] * j.reach[2]; }
   static int64_t plane(const Local& j, int64_t p) { return p * j.panel * channels(j) * points(j); }
   static int64_t filter(const Local& j) { return rows(j) * outputs(j); }
-  // Entries of a packed output position: [panel][o][item] or, with room to read on, [batch][o].
-  static int64_t wide(const Local& j) { return rounded(outputs(j), lanes) + lanes; }
+  // Entries of a packed output position: [panel][o][item] or [batch][o]. Where there are labels all
+  // positions may be packed at a time, so that few rows have room beyond their end.
+  static int64_t wide(const Local& j) {
+    if (j.labels) return outputs(j) + (outputs(j) < 8 * lanes ? 0 : lanes);
+    return rounded(outputs(j), lanes) + lanes;
+  }
   static int64_t packed(const Local& j) {
     return j.batch_in_lanes ? outputs(j) * items(j) : j.batch * wide(j);
   }
