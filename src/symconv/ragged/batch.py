@@ -194,7 +194,7 @@ class Ragged(Packed):
     __hash__ = object.__hash__
 
     def _moved(self, canvases: Sequence[Tensor]) -> Self:
-        made = self.remade(canvases, padding=self.padding)
+        made = self.remade(canvases, padding=self.held)
         made.places = self.places.to(canvases[0].device)
         return made
 
@@ -236,7 +236,7 @@ def _pack(made: Ragged, items: list[Tensor], labels: list[Any], multiple_of: int
     made.canvases, made.valid = tuple(canvases), tuple(valid)
     made.places = Places.of([k for numbers, _ in groups for k in numbers], first.device)
     made.layout = (BATCH, *[number.get(a) for a in range(first.ndim)])
-    made.padding, made.first = ZERO, made.valid
+    made.held, made.first = [ZERO], made.valid
 
 
 def _check(items: list[Any], multiple_of: int) -> None:

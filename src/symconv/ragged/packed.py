@@ -25,8 +25,9 @@ class Packed:
         valid: How far the items of each canvas reach.
         places: Which item lies in which row of which canvas.
         layout: A label for each axis: `BATCH`, None (no padding), or a column of `valid`'s tables.
-        padding: What the padding holds: `ZERO`, `FINITE` or `ANY`. Gradients there are zero unless
-            it holds zeros, which pass none to what came before.
+        held: What the padding holds: `ZERO`, `FINITE` or `ANY`, in a list that views of the same
+            canvases share. Gradients there are zero unless it holds zeros, which pass none to what
+            came before.
         first: The items' extents when the batch was made, for messages.
     """
 
@@ -34,7 +35,7 @@ class Packed:
     valid: tuple[Valid, ...]
     places: Places
     layout: Layout
-    padding: int
+    held: list[int]
     first: tuple[Valid, ...]
 
     @classmethod
@@ -44,28 +45,36 @@ class Packed:
         valid: Sequence[Valid],
         places: Places,
         layout: Layout,
-        padding: int,
+        padding: int | list[int],
         first: Sequence[Valid],
     ) -> Self:
         """A batch from its parts."""
         self = cls.__new__(cls)
         self.canvases, self.valid, self.places = tuple(canvases), tuple(valid), places
-        self.layout, self.padding, self.first = layout, padding, tuple(first)
+        self.layout, self.first = layout, tuple(first)
+        self.held = padding if isinstance(padding, list) else [padding]
         return self
+
+    @property
+    def padding(self) -> int:
+        """What the padding holds."""
+        return self.held[0]
 
     def remade(
         self,
         canvases: Sequence[Tensor],
         valid: Sequence[Valid] | None = None,
         layout: Layout | None = None,
-        padding: int = FINITE,
+        padding: int | list[int] = FINITE,
     ) -> Self:
-        """The same items with other canvases."""
+        """The same items with other canvases; those that are views of these share `held`."""
         valid = self.valid if valid is None else valid
         layout = self.layout if layout is None else layout
         return self.made(canvases, valid, self.places, layout, padding, self.first)
 
-    def closed(self, canvases: Sequence[Tensor], layout: Layout, padding: int = FINITE) -> Any:
+    def closed(
+        self, canvases: Sequence[Tensor], layout: Layout, padding: int | list[int] = FINITE
+    ) -> Any:
         """`remade`, or one plain tensor in the order of items where no ragged axis is left."""
         if any(isinstance(label, int) for label in layout):
             return self.remade(canvases, None, layout, padding)
@@ -141,7 +150,7 @@ class Packed:
         ]
         number = iter(range(len(labels)))
         layout = tuple(next(number) if isinstance(s, int) else s for s in self.layout)
-        return self.remade(self.canvases, valid, layout, self.padding)
+        return self.remade(self.canvases, valid, layout, self.held)
 
     # Padding
 
@@ -225,7 +234,7 @@ class Packed:
                 "resize one batch to the other's shape, or choose strides that divide the sizes",
             )
         mine, yours = x.cropped(y), y.cropped(x)
-        return mine.remade(mine.canvases, None, joint, x.padding), yours  # pyright: ignore
+        return mine.remade(mine.canvases, None, joint, x.held), yours  # pyright: ignore
 
     def cropped(self, other: Packed) -> Self:
         """With canvases no larger than the other's."""
@@ -236,7 +245,7 @@ class Packed:
                     made[k] = made[k].narrow(axis, 0, yours.shape[axis])
             if not full[k].full and other.valid[k].full:
                 full[k] = other.valid[k]
-        return self.remade(made, full, padding=self.padding)
+        return self.remade(made, full, padding=self.held)
 
     def items(self) -> list[Tensor]:
         """The items in order, each a view of its canvas."""

@@ -74,7 +74,7 @@ def _inside(x: Packed, parts: list[Any]) -> Any:
     layout += x.layout[axis:]
     made = [c[tuple(plain)] for c in x.canvases]
     if not steps:
-        return x.closed(made, tuple(layout), x.padding)
+        return x.closed(made, tuple(layout), x.held)
 
     def law(size: Any, column: int) -> Any:
         start, stop, step = steps.get(column, (0, None, 1))
@@ -83,7 +83,7 @@ def _inside(x: Packed, parts: list[Any]) -> Any:
         return (size - start + step - 1) // step
 
     valid = x.after(("index", tuple(sorted(steps.items()))), law, lambda: f"the index {steps}")
-    return x.remade(made, valid, tuple(layout), x.padding)
+    return x.remade(made, valid, tuple(layout), x.held)
 
 
 def _least(size: Any, stop: int) -> Any:

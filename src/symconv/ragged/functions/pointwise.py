@@ -41,15 +41,17 @@ _PRODUCT = """
     mul multiply __mul__ __rmul__
 """
 _ANY = """
-    div divide true_divide floor_divide pow fmod remainder atan2 hypot xlogy addcdiv __truediv__
+    floor_divide pow fmod remainder atan2 hypot xlogy addcdiv
     __rtruediv__ __div__ __rdiv__ __pow__ __rpow__ __mod__ __floordiv__ float_power
 """
+_QUOTIENT = "div divide true_divide __truediv__ __div__"
 # Written into their first input.
-IN_PLACE = """
-    relu_ relu6_ leaky_relu_ elu_ selu_ celu_ silu_ hardswish_ tanh_ abs_ neg_ sigmoid_
-    hardsigmoid_ hardtanh_ clamp_ threshold_ exp_ sqrt_ zero_ fill_ dropout_ add_ sub_ mul_ div_
-    pow_ __iadd__ __isub__ __imul__ __itruediv__ masked_fill_
+_KEEP_ZERO_IN_PLACE = """
+    relu_ relu6_ leaky_relu_ elu_ selu_ celu_ silu_ hardswish_ tanh_ abs_ neg_ zero_ dropout_
 """
+_FINITE_IN_PLACE = "sigmoid_ hardsigmoid_ hardtanh_ clamp_ threshold_ fill_"
+_SUM_IN_PLACE = "add_ sub_ __iadd__ __isub__ masked_fill_"
+_PRODUCT_IN_PLACE = "mul_ __imul__"
 # Zero where all inputs are.
 _TOGETHER = "add sub subtract maximum minimum where fmax fmin __add__ __sub__"
 
@@ -66,15 +68,14 @@ def _single(function: Callable[..., Any], kind: int) -> Callable[..., Any]:
     """Of one ragged input: what else is given is left as it is."""
 
     def handler(input: Any, *args: Any, **kwargs: Any) -> Any:
-        inplace = kwargs.get("inplace", False)
-        if inplace and kind != ZERO:
-            return _written(input, handler(input, *args, **{**kwargs, "inplace": False}))
+        if kwargs.get("inplace"):
+            return _single_in_place(function, kind)(input, *args, **kwargs)
         others = [a for a in (*args, *kwargs.values()) if isinstance(a, (Packed, Tensor))]
         if others or not isinstance(input, Packed):
             return _several(function, ANY)(input, *args, **kwargs)
         x = input.zeroed() if kind == ANY else input
         made = [function(c, *args, **kwargs) for c in x.canvases]
-        return input if inplace else x.remade(made, padding=max(kind, x.padding))
+        return x.remade(made, padding=max(kind, x.padding))
 
     return handler
 
@@ -158,53 +159,60 @@ def _spread(tensor: Tensor, x: Packed) -> list[Tensor]:
     return x.shares(tensor, axis)
 
 
-def _written(x: Packed, new: Packed) -> Packed:
-    """`x` with the values of `new` written into its canvases, as tensors' own functions do."""
-    if x.padding == ZERO:
-        new = new.zeroed()
-    for old, values in zip(x.canvases, new.canvases, strict=True):
-        old.copy_(values)
-    x.padding = new.padding
-    return x
-
-
 def prelu(input: Any, weight: Tensor) -> Any:
     """A slope for each channel where the input is negative."""
     x = input.tame()
     return x.remade([torch.prelu(c, weight) for c in x.canvases], padding=x.padding)
 
 
-def _then_written(handler: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda input, *args, **kwargs: _written(input, handler(input, *args, **kwargs))
-
-
-def _single_in_place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of one input, with f(0) = 0, written into it."""
+def _single_in_place(function: Callable[..., Any], kind: int) -> Callable[..., Any]:
+    """Of one input, written into it."""
 
     def in_place(input: Packed, *args: Any, **kwargs: Any) -> Any:
         for canvas in input.canvases:
             function(canvas, *args, **kwargs)
+        input.held[0] = max(kind, input.padding)
         return input
 
     return in_place
 
 
-def _sum_in_place(function: Callable[..., Any], handler: Callable[..., Any]) -> Any:
-    """A sum written into its first term: where both are zero in the padding it stays so."""
+def _several_in_place(function: Callable[..., Any], kind: int) -> Callable[..., Any]:
+    """Of several inputs, written into the first: a sum or a product."""
 
-    def in_place(input: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
-        if not (isinstance(input, Packed) and isinstance(other, Packed)):
-            return _written(input, handler(input, other, *args, **kwargs))
-        other = other.zeroed() if input.padding == ZERO else other
-        mine, yours = input.beside(other)
-        if any(a.shape != b.shape for a, b in zip(mine.canvases, input.canvases, strict=True)):
-            return _written(input, handler(input, other, *args, **kwargs))
-        for canvas, term in zip(input.canvases, yours.canvases, strict=True):
-            function(canvas, term, *args, **kwargs)
-        input.padding = max(input.padding, other.padding)
+    def in_place(input: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(input, Packed):
+            raise refused(
+                "a ragged batch to write into", "a tensor", "write a + b instead of a += b"
+            )
+        if kind == ZERO or input.padding == ZERO:
+            ready = [a.zeroed() if isinstance(a, Packed) else a for a in args]
+        else:
+            ready = list(args)
+        model, parts, padding = _aligned(FINITE, function, (input, *ready), kwargs)
+        if model.layout != input.layout:
+            raise refused(
+                f"terms that fit into {input.described()}", model.described(), "use a + b"
+            )
+        _called(function, parts, 1 + len(args), model)
+        if kind != ZERO or input.padding != ZERO:
+            # never less: what shares these canvases may have other padding
+            clean = input.padding == ZERO and all(isinstance(a, Packed) for a in args)
+            input.held[0] = ZERO if clean else max(padding, input.padding)
         return input
 
     return in_place
+
+
+def _quotient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """By a number or a plain tensor it is a product; by ragged values anything."""
+    by_fixed, by_ragged = _several(function, ZERO), _several(function, ANY)
+
+    def handler(input: Any, other: Any, **kwargs: Any) -> Any:
+        fixed = isinstance(input, Packed) and not isinstance(other, Packed)
+        return (by_fixed if fixed else by_ragged)(input, other, **kwargs)
+
+    return handler
 
 
 def _table() -> dict[Any, Any]:
@@ -216,16 +224,12 @@ def _table() -> dict[Any, Any]:
     table[threshold] = _single(threshold, FINITE)
     for names, kind in ((_FINITE, FINITE), (_PRODUCT, ZERO), (_ANY, ANY)):
         table |= {f: _several(f, kind) for name in names.split() for f in homes(name)}
-    for name in IN_PLACE.split():
-        base = f"__{name[3:]}" if name.startswith("__i") else name[:-1]
-        plain = next(iter(homes(base)), None)
-        for f in homes(name):
-            if base in _KEEP_ZERO.split():
-                table[f] = _single_in_place(f)
-            elif base.strip("_") in ("add", "sub"):
-                table[f] = _sum_in_place(f, table[plain])
-            else:
-                table[f] = _then_written(table[plain])
+    for f in (f for name in _QUOTIENT.split() for f in homes(name)):
+        table[f] = _quotient(f)
+    for names, kind in ((_KEEP_ZERO_IN_PLACE, ZERO), (_FINITE_IN_PLACE, FINITE)):
+        table |= {f: _single_in_place(f, kind) for name in names.split() for f in homes(name)}
+    for names, kind in ((_SUM_IN_PLACE, FINITE), (_PRODUCT_IN_PLACE, ZERO)):
+        table |= {f: _several_in_place(f, kind) for name in names.split() for f in homes(name)}
     return table
 
 

@@ -246,7 +246,7 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     r = upscale_factor
     made = [F.pixel_shuffle(c, r) for c in x.canvases]
     valid = x.after(("shuffle", r), lambda size, axis: size * r, lambda: "pixel_shuffle")
-    return x.remade(made, valid, None, x.padding)
+    return x.remade(made, valid, None, x.held)
 
 
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
@@ -266,7 +266,7 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
 def channel_shuffle(input: Any, groups: int) -> Any:
     """Channels dealt out in turn."""
     x = with_channels(input, "channel_shuffle")
-    return x.remade([F.channel_shuffle(c, groups) for c in x.canvases], None, None, x.padding)
+    return x.remade([F.channel_shuffle(c, groups) for c in x.canvases], None, None, x.held)
 
 
 RESIZE: dict[Any, Callable[..., Any]] = {

@@ -24,7 +24,7 @@ def permute(input: Any, dims: Any, *more: int) -> Any:
     x = input
     axes = [x.axis(a) for a in _dims(dims, more)]
     layout = tuple(x.layout[a] for a in axes)
-    return x.remade([c.permute(axes) for c in x.canvases], None, layout, x.padding)
+    return x.remade([c.permute(axes) for c in x.canvases], None, layout, x.held)
 
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
@@ -48,7 +48,7 @@ def unsqueeze(input: Any, dim: int) -> Any:
     """An axis of size 1 put in."""
     axis = input.axis(dim, 1)
     layout = (*input.layout[:axis], None, *input.layout[axis:])
-    return input.remade([c.unsqueeze(axis) for c in input.canvases], None, layout, input.padding)
+    return input.remade([c.unsqueeze(axis) for c in input.canvases], None, layout, input.held)
 
 
 def squeeze(input: Any, dim: Any = None) -> Any:
@@ -59,7 +59,7 @@ def squeeze(input: Any, dim: Any = None) -> Any:
     ]  # fmt: skip
     layout = tuple(label for a, label in enumerate(x.layout) if a not in drop)
     made = [c.squeeze(tuple(drop)) for c in x.canvases] if drop else x.canvases
-    return x.remade(made, None, layout, x.padding)
+    return x.remade(made, None, layout, x.held)
 
 
 def expand(input: Any, *sizes: Any) -> Any:
@@ -71,7 +71,7 @@ def expand(input: Any, *sizes: Any) -> Any:
     ):
         raise refused("as many sizes as axes, -1 for ragged ones", str(sizes), "use -1")
     keep = [-1 if label is not None else s for label, s in zip(x.layout, sizes, strict=True)]
-    return x.remade([c.expand(keep) for c in x.canvases], None, None, x.padding)
+    return x.remade([c.expand(keep) for c in x.canvases], None, None, x.held)
 
 
 # Parts
@@ -103,9 +103,7 @@ def _in_parts(name: str) -> Callable[..., Any]:
         layout = x.layout
         if name == "unbind":
             layout = tuple(label for a, label in enumerate(layout) if a != axis)
-        return tuple(
-            x.closed(list(piece), layout, x.padding) for piece in zip(*pieces, strict=True)
-        )
+        return tuple(x.closed(list(piece), layout, x.held) for piece in zip(*pieces, strict=True))
 
     return handler
 
@@ -114,7 +112,7 @@ def narrow(input: Any, dim: int, start: int, length: int) -> Any:
     """A run of channels."""
     axis = _plain_axis(input, dim, "narrow")
     made = [c.narrow(axis, start, length) for c in input.canvases]
-    return input.remade(made, None, None, input.padding)
+    return input.remade(made, None, None, input.held)
 
 
 def index_select(input: Any, dim: int, index: Tensor) -> Any:
@@ -124,19 +122,19 @@ def index_select(input: Any, dim: int, index: Tensor) -> Any:
         return x[index]
     axis = _plain_axis(x, dim, "index_select")
     made = [c.index_select(axis, index) for c in x.canvases]
-    return x.remade(made, None, None, x.padding)
+    return x.remade(made, None, None, x.held)
 
 
 def _flipped(input: Any, dims: Any, *more: int) -> Any:
     axes = [_plain_axis(input, a, "flip") for a in _dims(dims, more)]
-    return input.remade([c.flip(axes) for c in input.canvases], None, None, input.padding)
+    return input.remade([c.flip(axes) for c in input.canvases], None, None, input.held)
 
 
 def roll(input: Any, shifts: Any, dims: Any = None) -> Any:
     """Channels moved in a circle."""
     axes = [_plain_axis(input, a, "roll") for a in _dims(0 if dims is None else dims, ())]
     made = [c.roll(shifts, axes if len(axes) > 1 else axes[0]) for c in input.canvases]
-    return input.remade(made, None, None, input.padding)
+    return input.remade(made, None, None, input.held)
 
 
 _SHAPES: dict[str, Any] = {

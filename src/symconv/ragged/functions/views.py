@@ -149,7 +149,7 @@ def _carried_out(x: Packed, plan: list[tuple[str, list[int], list[Any]]]) -> Pac
         for shape, c in zip(shapes, x.canvases, strict=True):
             shape += mine if kind == "plain" else [c.shape[a] for a in axes]
     canvases = [c.reshape(shape) for c, shape in zip(x.canvases, shapes, strict=True)]
-    x = x.remade(canvases, None, tuple(layout), x.padding)
+    x = x.remade(canvases, None, tuple(layout), x.held)
     at = 0
     for kind, axes, mine in plan:
         if kind == "ragged" and mine == ["space"] and len(axes) == 1:
