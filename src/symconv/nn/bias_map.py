@@ -58,6 +58,8 @@ class BiasMap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input plus the bias, in the input's type."""
+        if not isinstance(x, Tensor):
+            return x.uniform(self, type(self).__name__)  # a ragged batch, of one size
         check_input(x, len(self.size), self.channels, "channels")
         check_size(x, self.size, "size")
         if not x.is_floating_point():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from symconv.errors import StructureError
 from symconv.lattice.centring import exact_sizes, extra_padding, remainders
 from symconv.lattice.groups import Group
 from symconv.lattice.windows import Window
@@ -33,10 +34,13 @@ def alignment(
     """
     if max(window.stride) == 1:
         return (0,) * len(size)
+    ragged = not all(isinstance(s, (int, torch.SymInt)) for s in size)
+    if align and ragged:
+        raise StructureError("align=False for items of mixed sizes", "align=True", "pad each item")
     if align:
         return extra_padding(window, group, size)
     # Under tracing a warning would break the graph, and sizes may be symbols.
-    if not torch.compiler.is_compiling() and any(remainders(window, group, size)):
+    if not (ragged or torch.compiler.is_compiling()) and any(remainders(window, group, size)):
         _warn_once(layer, window, group, tuple(size))
     return (0,) * len(size)
 

@@ -313,7 +313,8 @@ class _GroupConv(nn.Module):
         if not torch.compiler.is_compiling() and (y := through_fourier([self], x)) is not None:
             return y
         window = self._window_at(x.shape[-n:])
-        if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
+        # sizes may be symbols, or those of a ragged batch: there the convolution checks them
+        if isinstance(x, Tensor) and not torch.compiler.is_compiling():
             window.output_size(x.shape[-n:])
         amounts: Any = 0
         if window.padding_mode == "zeros" and all(a == b for a, b in window.padding):

@@ -107,7 +107,8 @@ class _GroupConvTranspose(_GroupConv):
     def forward(self, x: Tensor) -> Tensor:
         """The output for an input (N, in_field.channels, *S), or without N."""
         check_input(x, self.dimension, self.in_channels, str(self.in_field))
-        if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
+        # sizes may be symbols, or those of a ragged batch: there the convolution checks them
+        if isinstance(x, Tensor) and not torch.compiler.is_compiling():
             self.window.transposed_size(x.shape[-self.dimension :], self.output_padding)
         window = self.stride, self.padding, self.output_padding, self.groups, self.dilation
         return _TRANSPOSE[self.dimension](x, self._current_filter(), self.full_bias(), *window)

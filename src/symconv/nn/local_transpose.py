@@ -107,6 +107,8 @@ class _LocallyConnectedTranspose(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for an input (N, in_channels, *input_size), or without N."""
+        if not isinstance(x, Tensor):
+            return x.uniform(self, type(self).__name__)  # a ragged batch, of one size
         check_input(x, self.dimension, self.in_channels, "in_channels")
         check_size(x, self.input_size, "input_size")
         filters = self.weight.flatten(0, self.dimension - 1)

@@ -109,6 +109,8 @@ class _RegionConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for an input (N, in_channels, *S), or without N."""
+        if not isinstance(x, Tensor):
+            return x.uniform(self, type(self).__name__)  # a ragged batch, of one size
         n = self.dimension
         check_input(x, n, self.in_channels, "in_channels")
         out = self.window.output_size(x.shape[-n:])

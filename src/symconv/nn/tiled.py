@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -105,6 +106,10 @@ class _TiledConv(nn.Module):
         """The output for an input (N, in_channels, *S), or without N."""
         n, window = self.dimension, self.window
         check_input(x, n, self.in_channels, "in_channels")
+        if not isinstance(x, Tensor):  # a ragged batch, whose canvases begin where its items do
+            x, weight, bias = pad(x, window), *cast(self.weight, self.bias)
+            each = functools.partial(self._phases, weight=weight, bias=bias)
+            return x.windowed(each, type(self).__name__, window.extent, window.stride)
         if not torch.compiler.is_compiling():  # there sizes may be symbols; torch checks them too
             window.output_size(x.shape[-n:])
         x, weight, bias = cast(x, self.weight, self.bias)
@@ -133,8 +138,11 @@ class _TiledConv(nn.Module):
         return correlate(x, filters, labels.flatten(), each, window, self.groups)
 
     def _interleaved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._phases(pad(x, self.window), weight, bias)
+
+    def _phases(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The outputs of each phase by one convolution, of an input that is padded already."""
         n, window = self.dimension, self.window
-        x = pad(x, window)
         rows = zip(x.shape[2:], window.extent, window.stride, strict=True)
         out = [(size - extent) // step + 1 for size, extent, step in rows]
         if math.prod(self.tile) == 1:

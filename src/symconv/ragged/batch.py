@@ -10,7 +10,7 @@ from torch import Tensor
 
 from symconv.errors import StructureError
 from symconv.ragged import pack
-from symconv.ragged.check import missing, unknown
+from symconv.ragged.check import missing, refused, unknown
 from symconv.ragged.functions import HANDLERS, cells, getitem
 from symconv.ragged.packed import ZERO, Packed, valid_of
 from symconv.ragged.places import Places
@@ -130,6 +130,9 @@ class Ragged(Packed):
 
     def __len__(self) -> int:
         return sum(self.counts())
+
+    def __bool__(self) -> bool:
+        raise refused("one answer", "a batch of them", "reduce it to a number first")
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.items())

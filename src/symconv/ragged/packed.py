@@ -13,6 +13,7 @@ from symconv.ragged.extent import Extent
 from symconv.ragged.places import Places
 from symconv.ragged.stack import stacked, unstacked
 from symconv.ragged.valid import BATCH, Layout, Valid, equal, zeroed
+from symconv.ragged.window import Window
 
 ZERO, FINITE, ANY = range(3)  # what the padding holds: zeros, finite numbers, anything
 
@@ -184,6 +185,39 @@ class Packed:
             valid.kept(key, lambda v=valid, k=k: self._after(k, v, law, operation))
             for k, valid in enumerate(self.valid)
         ]
+
+    def swept(self, window: Window) -> Sequence[Valid]:
+        """The items' extents after a window has been moved over them."""
+        if window.keeps:
+            return self.valid
+        key = window.name, window.steps, window.ceil_mode
+        return self.after(key, window.law, window.described)
+
+    def windowed(
+        self, function: Callable[[Tensor], Tensor], name: str, kernel: Any, stride: Any
+    ) -> Self:
+        """A function of one canvas that moves a window over it, from its first cell on."""
+        none, once = (0,) * len(kernel), (1,) * len(kernel)
+        valid = self.swept(Window(name, kernel, stride, none, once))
+        return self.remade([function(c) for c in self.zeroed().canvases], valid)
+
+    def uniform(self, function: Callable[[Tensor], Tensor], name: str) -> Self:
+        """A function that takes one size, where all items have it.
+
+        Raises:
+            StructureError: They differ.
+        """
+        whole = torch.stack(self.items()) if self._one_size() else None
+        if whole is None or self.batch != 0:
+            raise refused(
+                f"items of one size for {name}", self.described(), "resize the items beforehand"
+            )
+        made = function(whole)
+        valid = [Valid([[made.shape[a] for a in self.ragged]] * len(made), True)]
+        return self.made([made], valid, Places(), self.layout, ZERO, valid)
+
+    def _one_size(self) -> bool:
+        return len({tuple(row) for v in self.valid for row in v.lists()}) == 1
 
     def _after(self, canvas: int, valid: Valid, law: Any, operation: Any) -> Valid:
         if torch.compiler.is_compiling():

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symconv.ragged.check import refused
-from symconv.ragged.functions._steps import Window, each, with_space
+from symconv.ragged.functions._steps import each, with_space
 from symconv.ragged.packed import ANY
 from symconv.ragged.valid import Valid, lowered, zeroed
+from symconv.ragged.window import Window
 
 _MAX: dict[int, Any] = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 _MEAN: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -39,7 +40,7 @@ def _max_pool(n: int) -> Callable[..., Any]:
             )
         kernel, padding, dilation = each(kernel_size, n), each(padding, n), each(dilation, n)
         stride = kernel if _absent(stride) else each(stride, n)
-        valid = Window(name, kernel, stride, padding, dilation, ceil_mode).after(x)
+        valid = x.swept(Window(name, kernel, stride, padding, dilation, ceil_mode))
         made = [
             _MAX[n](lowered(c, v, x.layout), kernel, stride, padding, dilation, ceil_mode)
             for c, v in zip(x.canvases, x.valid, strict=True)
@@ -68,7 +69,7 @@ def _avg_pool(n: int) -> Callable[..., Any]:
         x = with_space(input, n, name)
         kernel, padding = each(kernel_size, n), each(padding, n)
         stride = kernel if _absent(stride) else each(stride, n)
-        valid = Window(name, kernel, stride, padding, (1,) * n, ceil_mode).after(x)
+        valid = x.swept(Window(name, kernel, stride, padding, (1,) * n, ceil_mode))
         x = x.zeroed()
         # windows that are cut at an item's border divide by fewer cells
         cut = divisor_override is None and (ceil_mode or (not count_include_pad and any(padding)))
