@@ -107,8 +107,9 @@ def test_a_pyramid_over_mixed_sizes_is_that_over_each_map(case, data):
     n, levels, reduce = case
     items = maps(data.draw, n, 3, data.draw(st.integers(1, 5)))
     layer = pyramid(n, levels, reduce)
-    found = layer(sc.Ragged(items))
-    assert torch.equal(found, torch.cat([layer(x[None]) for x in items]))
+    found, wanted = layer(sc.Ragged(items)), torch.cat([layer(x[None]) for x in items])
+    close(found, wanted)
+    assert reduce == "mean" or torch.equal(found, wanted)
 
 
 @given(attentions(), st.data())
