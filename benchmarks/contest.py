@@ -12,8 +12,8 @@ import argparse
 import contextlib
 import itertools
 import json
-import subprocess
 import statistics
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
