@@ -69,12 +69,20 @@ def nested(model: nn.Module, images: Sequence[Tensor]) -> Any:
             return model(torch.nested.nested_tensor(list(images), layout=torch.jagged))
 
 
+def last(x: Tensor) -> Tensor:
+    """Channels last in memory, where torch convolves faster on a CPU; ours always lie so."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 #: How each takes a list of pictures.
 WAYS: dict[str, Callable[[nn.Module, Sequence[Tensor]], Any]] = {
     "ours": lambda model, images: model(sc.Ragged(images)),
     "one by one": lambda model, images: torch.cat([model(image[None]) for image in images]),
+    "one by one, last": lambda model, images: torch.cat([model(last(i[None])) for i in images]),
     "naive": lambda model, images: model(padded(images)),
+    "naive, last": lambda model, images: model(last(padded(images))),
     "tensor": lambda model, images: model(torch.stack(list(images))),
+    "tensor, last": lambda model, images: model(last(torch.stack(list(images)))),
     "nested": nested,
 }
 
@@ -130,7 +138,7 @@ def calls(model: nn.Module, images: Sequence[Tensor], train: bool) -> dict[str, 
     """Those that run; one that cannot is left out, aloud."""
     found: dict[str, Callable[[], Any]] = {}
     for way, call in WAYS.items():
-        if way == "tensor" and len({image.shape for image in images}) > 1:
+        if way.startswith("tensor") and len({image.shape for image in images}) > 1:
             continue
         mine = copy.deepcopy(model).train(train)
 
@@ -167,10 +175,15 @@ def raced(mix: str, count: int, options: argparse.Namespace) -> Iterator[dict[st
 
 
 def ratios(mix: str, count: int, kind: str, times: dict[str, float]) -> dict[str, Any]:
-    """Our time in units of the others', and which bars it meets."""
+    """Our time in units of the others', and which bars it misses.
+
+    The bars are for torch's usual layout; "to the best" is of everybody, whatever the layout.
+    """
     ours, single, naive = times["ours"], times.get("one by one"), times["naive"]
     better = min(naive, single or naive)
-    row: dict[str, Any] = {"to the better": ours / better, "to naive": ours / naive}
+    best = min(time for way, time in times.items() if way != "ours")
+    row: dict[str, Any] = {"to the better": ours / better, "to the best": ours / best}
+    row |= {"to naive": ours / naive}
     row |= {"one by one / ours": single / ours if single else ""}
     row |= {"to a tensor": ours / times["tensor"] if "tensor" in times else ""}
     missed = []
@@ -202,7 +215,11 @@ def main() -> None:
     print("  ".join(f"{key}: {value}" for key, value in report.items()))
     report["rows"] = [row for count in options.pictures for mix in options.mixes
                       for row in raced(mix, count, options)]  # fmt: skip
-    show("milliseconds, and ratios to ours", report["rows"])
+    keys = "mix", "pictures", "kind"
+    for title, chosen in (("milliseconds", lambda k: k.endswith(" ms")),
+                          ("ratios", lambda k: not k.endswith(" ms"))):  # fmt: skip
+        show(title, [{k: v for k, v in row.items() if k in keys or chosen(k)}
+                     for row in report["rows"]])  # fmt: skip
     if options.json:
         save(report, options.json)
 

@@ -63,7 +63,7 @@ def test_the_mixes_are_what_their_names_say(mix):
 
 def test_a_race_has_everybody(monkeypatch, capsys):
     monkeypatch.setattr(bench, "sizes", lambda mix, count: [(32, 32)] * 2)
-    options = argparse.Namespace(width=4, rounds=1, seconds=0.0, threads=1)
+    options = argparse.Namespace(width=8, rounds=1, seconds=0.0, threads=1)
     rows = list(bench.raced("equal", 2, options))
     assert [row["kind"] for row in rows] == ["inference", "training"]
     for row in rows:
