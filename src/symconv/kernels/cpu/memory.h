@@ -44,7 +44,14 @@ class Memory {
         dropped.push_back(remove(0));
     }
     for (const Block& old : dropped) unmap(old);
-    return found.data ? found : map(bytes);
+    if (found.data) return found;
+    try {
+      return map(bytes);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(guard_);
+      in_use_ -= size(bytes);
+      throw;
+    }
   }
 
   void give(Block block) {
