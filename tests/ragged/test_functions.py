@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ragged.alone import assert_alone, items_of, poisoned, tensors
 
 import symconv as sc
+from ragged.alone import assert_alone, items_of, poisoned, tensors
 
 SIZES = {
     1: [(9,), (17,), (5,), (9,), (40,)],
@@ -98,7 +98,7 @@ def test_transposed_convolution(n, options):
     ids=str,
 )
 def test_max_pool(n, arguments):
-    names = "kernel_size stride padding dilation ceil_mode".split()
+    names = ["kernel_size", "stride", "padding", "dilation", "ceil_mode"]
     assert_alone(lambda x: MAX[n](x, *arguments), batch(n))
     assert_alone(lambda x: MAX[n](x, **dict(zip(names, arguments, strict=False))), batch(n))
 
@@ -118,7 +118,7 @@ def test_max_pool(n, arguments):
     ids=str,
 )
 def test_mean_pool(n, arguments):
-    names = "kernel_size stride padding ceil_mode count_include_pad".split()
+    names = ["kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"]
     assert_alone(lambda x: MEAN[n](x, *arguments), batch(n))
     assert_alone(lambda x: MEAN[n](x, **dict(zip(names, arguments, strict=False))), batch(n))
     if n > 1:
@@ -166,7 +166,8 @@ POINTWISE = {
     "tanh": lambda x: x.tanh(), "exp": torch.exp, "abs": abs, "neg": lambda x: -x,
     "log": lambda x: (x.abs() + 0.5).log(), "sqrt": lambda x: (x * x).sqrt(),
     "rsqrt": lambda x: (x * x + 0.1).rsqrt(), "clamp": lambda x: x.clamp(min=0.2),
-    "power": lambda x: x**3, "reciprocal": lambda x: 1 / (2 + x.abs()), "affine": lambda x: 2 * x + 1,
+    "power": lambda x: x**3, "reciprocal": lambda x: 1 / (2 + x.abs()),
+    "affine": lambda x: 2 * x + 1,
     "minus": lambda x: 1 - x, "divided": lambda x: x / 3, "swish": lambda x: x * torch.sigmoid(x),
     "own sum": lambda x: x + x.relu(), "own quotient": lambda x: x / (x.abs() + 1),
     "larger": lambda x: torch.maximum(x, -x), "where": lambda x: torch.where(x > 0, x, 0.1 * x),

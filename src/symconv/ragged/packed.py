@@ -84,7 +84,7 @@ class Packed:
     @property
     def columns(self) -> int:
         """Columns of the extents' tables."""
-        return len(self.valid[0].lists()[0])
+        return self.valid[0].axes
 
     @property
     def batch(self) -> int:
@@ -258,7 +258,7 @@ class Packed:
         x, y = self, other
         if x.layout == y.layout and _same_geometry(x, y):
             return x, y  # pyright: ignore[reportReturnType]
-        if len(x.valid) != len(y.valid) or not x.places.same(y.places):
+        if x.counts() != y.counts() or not x.places.same(y.places):
             y = y.repacked(x)
         joint = _joint(x, y)
         if joint is None:

@@ -24,9 +24,9 @@ class Places:
         self.rows, self.order = rows, order
 
     @classmethod
-    def of(cls, rows: Sequence[int], device: torch.device) -> Places:
-        """From the items' numbers, row by row."""
-        if list(rows) == list(range(len(rows))):
+    def of(cls, rows: Sequence[int], device: torch.device, always: bool = False) -> Places:
+        """From the items' numbers, row by row; `always` as a permutation, the identity too."""
+        if not always and list(rows) == list(range(len(rows))):
             return cls()
         at = torch.tensor(rows)
         return cls(at.to(device), at.argsort().to(device))

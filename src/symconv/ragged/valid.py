@@ -42,6 +42,11 @@ class Valid:
             self._table = torch.tensor(self._lists, dtype=torch.int64)
         return self._table
 
+    @property
+    def axes(self) -> int:
+        """How many ragged axes the table has."""
+        return len(self._lists[0]) if self._table is None else self._table.shape[1]  # pyright: ignore
+
     def lists(self) -> list[list[int]]:
         """The extents as Python's numbers, for arithmetic without a graph."""
         if self._lists is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from symconv.errors import StructureError
 from symconv.ragged.check import layer, refused
+from symconv.ragged.extent import Extent
 from symconv.ragged.functions._steps import with_channels
 from symconv.ragged.packed import Packed
 from symconv.ragged.valid import BATCH, Valid, zeroed
@@ -33,12 +34,12 @@ def batch_norm(
     if not training:
         x = x.tame()
         return x.remade([F.batch_norm(c, *steps, False, momentum, eps) for c in x.canvases])
-    if len(x.valid) == 1 and x.valid[0].full:
-        return x.remade([F.batch_norm(x.canvases[0], *steps, True, momentum, eps)])
     count: Any = sum(x.counted(v).sum() for v in x.valid)
     if not torch.compiler.is_compiling() and (count := int(count)) == 1:
         got = f"a single cell{layer()}"
         raise StructureError("more than one cell in all for batch norm in training", got)
+    if len(x.valid) == 1 and x.valid[0].full:
+        return x.remade([F.batch_norm(x.canvases[0], *steps, True, momentum, eps)])
     x = x.zeroed()
     axes = [0, *x.ragged]
     wide = [_wide(c) for c in x.canvases]
@@ -223,12 +224,14 @@ def _over_last(name: str, x: Any, shape: Any, weight: Tensor | None, alone: Any,
     if all(label is None for label in labels):
         x = x.tame()
         return x.remade([alone(c) for c in x.canvases])
-    fits = all(s == x.size_of(first + k) for k, s in enumerate(shape))
+    space = {a for a in range(first, x.dim()) if isinstance(x.layout[a], int)}
+    sizes = list(enumerate(shape, first))
     if (
-        BATCH in labels
-        or len(x.ragged) != sum(x.layout[a] is not None for a in range(first, x.dim()))
-        or weight is not None
-        or not fits
+        weight is not None
+        or BATCH in labels
+        or space != set(x.ragged)
+        or not all(isinstance(s, Extent) for a, s in sizes if a in space)
+        or not all(x.size_of(a) == s for a, s in sizes)
     ):
         raise refused(
             f"{name} over the channels, or over all of an item without weights",

@@ -115,7 +115,7 @@ def _aligned(
         ragged = {key: x.zeroed() for key, x in ragged.items()}
     elif kind == ZERO:
         ragged = {key: x.tame() for key, x in ragged.items()}
-    model = max(ragged.values(), key=Packed.dim)
+    model = next(iter(ragged.values()))
     for x in ragged.values():
         model, _ = model.beside(x)
     parts: dict[Any, Any] = {}
