@@ -236,20 +236,23 @@ def _pack(made: Ragged, items: list[Tensor], labels: list[Any], multiple_of: int
         # with `multiple_of` one kind of graph, whether or not a batch happens to fill a canvas
         valid.append(Valid(v.lists(), v.full and multiple_of == 1))
         valid[-1].table  # noqa: B018  # made here: a compiled graph takes it as an input
-    if multiple_of > 1:
-        _let_sizes_vary(canvases, valid)
     made.canvases, made.valid = tuple(canvases), tuple(valid)
     rows = [k for numbers, _ in groups for k in numbers]
     made.places = Places.of(rows, first.device, always=multiple_of > 1)
+    if multiple_of > 1:
+        _let_sizes_vary(made)
     made.layout = (BATCH, *[number.get(a) for a in range(first.ndim)])
     made.held, made.first = [ZERO], made.valid
 
 
-def _let_sizes_vary(canvases: list[Tensor], valid: list[Valid]) -> None:
+def _let_sizes_vary(x: Ragged) -> None:
     """A compiled graph then serves canvases of any size and number of items."""
-    for canvas, v in zip(canvases, valid, strict=True):
-        torch._dynamo.maybe_mark_dynamic(canvas, [0, *range(2, canvas.ndim)])
-        torch._dynamo.maybe_mark_dynamic(v.table, 0)
+    vary = torch._dynamo.maybe_mark_dynamic
+    for canvas, valid in zip(x.canvases, x.valid, strict=True):
+        vary(canvas, [0, *range(2, canvas.ndim)])
+        vary(valid.table, 0)
+    for order in (x.places.rows, x.places.order):
+        vary(order, 0)
 
 
 def _check(items: list[Any], multiple_of: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -164,3 +164,11 @@ def filled(canvas: Tensor, valid: Valid, layout: Layout, value: float) -> Tensor
 def low_of(dtype: torch.dtype) -> float:
     """What no value is below."""
     return -torch.inf if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+def product(values: Iterable[Any]) -> Any:
+    """Of numbers or tensors; in a loop, which torch.compile can follow."""
+    total: Any = 1
+    for value in values:
+        total = total * value
+    return total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from symconv.ragged.check import layer, refused
 from symconv.ragged.extent import Extent
 from symconv.ragged.functions._steps import with_channels
 from symconv.ragged.packed import Packed
-from symconv.ragged.valid import BATCH, Valid, zeroed
+from symconv.ragged.valid import BATCH, Valid, product, zeroed
 
 
 def batch_norm(
@@ -241,7 +240,7 @@ def _over_last(name: str, x: Any, shape: Any, weight: Tensor | None, alone: Any,
     x = x.zeroed()
     made = []
     for c, v in zip(x.canvases, x.valid, strict=True):
-        each = prod(c.shape[a] for a in range(first, c.ndim) if x.layout[a] is None)
+        each = product(c.shape[a] for a in range(first, c.ndim) if x.layout[a] is None)
         made.append(whole(c, v, x, first, each))
     return x.remade(made)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from symconv.ragged.check import refused
 from symconv.ragged.extent import Extent
 from symconv.ragged.functions.pointwise import homes
 from symconv.ragged.packed import FINITE, Packed
-from symconv.ragged.valid import BATCH, Valid
+from symconv.ragged.valid import BATCH, Valid, product
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -88,10 +87,10 @@ def _plan(x: Packed, targets: list[Any]) -> list[tuple[str, list[int], list[Any]
             if not (mine and isinstance(mine[0], int) and mine[0] == x.size_of(x.batch)):
                 return None
         elif kind == "plain":
-            wanted, mine = prod(x.size_of(a) for a in axes), []
-            while left and isinstance(left[0], int) and (prod(mine) < wanted or left[0] == 1):
+            wanted, mine = product(x.size_of(a) for a in axes), []
+            while left and isinstance(left[0], int) and (product(mine) < wanted or left[0] == 1):
                 mine.append(left.pop(0))
-            if prod(mine) != wanted:
+            if product(mine) != wanted:
                 return None
         else:
             mine = []
@@ -109,8 +108,8 @@ def _resolved(x: Packed, targets: list[Any]) -> list[Any] | None:
     unknown = [k for k, t in enumerate(targets) if isinstance(t, int) and t == -1]
     if not unknown:
         return targets
-    known = prod(t for t in targets if isinstance(t, int) and t != -1)
-    total = prod(x.size_of(a) for a, label in enumerate(x.layout) if not isinstance(label, int))
+    known = product(t for t in targets if isinstance(t, int) and t != -1)
+    total = product(x.size_of(a) for a, label in enumerate(x.layout) if not isinstance(label, int))
     rest: Any = "space"
     if any(isinstance(t, Extent) for t in targets):
         if len(unknown) > 1 or known == 0 or total % known:
@@ -170,10 +169,10 @@ def _joined(x: Packed, start: int, end: int) -> Packed:
     for c, v in zip(x.canvases, x.valid, strict=True):
         size = c.shape[start : end + 1]
         each = [v.table[:, x.layout[a], None] for a in range(start, end + 1)]
-        length = prod(each)
+        length = product(each)
         flat = c.flatten(start, end)
         if not v.full:
-            most = prod(size) if torch.compiler.is_compiling() else int(length.max())
+            most = product(size) if torch.compiler.is_compiling() else int(length.max())
             flat = _taken(flat, _moved(most, each, size), x.batch, start)
         canvases.append(flat)
         columns.append(length[:, 0])
@@ -186,10 +185,10 @@ def _parted(x: Packed, axis: int, extents: Sequence[Extent]) -> Packed:
     for k, (c, v) in enumerate(zip(x.canvases, x.valid, strict=True)):
         tables = [e.tables[k] for e in extents]
         size = [_bound(e, k) for e in extents]
-        if v.full and prod(size) == c.shape[axis]:
+        if v.full and product(size) == c.shape[axis]:
             canvases.append(c.unflatten(axis, size))
         else:
-            index = _moved(prod(size), size, [t[:, None] for t in tables])
+            index = _moved(product(size), size, [t[:, None] for t in tables])
             canvases.append(_taken(c, index, x.batch, axis).unflatten(axis, size))
         columns.append(tables)
     return _replaced(x, canvases, axis, axis, columns)
