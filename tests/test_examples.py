@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-QUICKLY = {"volumes": ["--steps", "3"]}  # as a reader would run it, but for what takes long
+QUICKLY = {
+    "volumes": ["--steps", "3"],
+    "mixed_sizes": ["--steps", "3", "--seeds", "1"],
+}  # as a reader would run it, but for what takes long
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
@@ -21,7 +24,7 @@ def loaded(path):
 
 
 def test_there_are_examples():
-    assert {"edges", "timeline", "volumes"} <= {path.stem for path in EXAMPLES}
+    assert {"edges", "mixed_sizes", "timeline", "volumes"} <= {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -85,3 +88,8 @@ def test_volumes_notices_scores_that_change_with_the_cube(tmp_path, monkeypatch)
         monkeypatch,
     )
     assert "must not change with the cube" in message
+
+
+def test_mixed_sizes_notices_scores_that_depend_on_the_batch(tmp_path, monkeypatch):
+    message = failing("mixed_sizes", "mixed", lambda example: example.padded, tmp_path, monkeypatch)
+    assert "must not depend on the rest of the batch" in message
