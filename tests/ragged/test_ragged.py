@@ -276,3 +276,15 @@ def test_items_in_order_after_pooling():
     pooled = nn.AdaptiveAvgPool2d(1)(sc.Ragged(items)).flatten()
     assert pooled.tolist() == [0, 1, 2]
     assert [float(p) for p in parts(pooled)] == [0, 1, 2]
+
+
+def test_second_derivatives_of_batch_norm_in_training():
+    items = items_of([(3, 2), (2, 4)], channels=2, grad=True)
+    weight, bias = (torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def network(weight, bias, *items):
+        y = nn.functional.batch_norm(sc.Ragged(items), None, None, weight, bias, True)
+        return (y.sigmoid() * y).mean((2, 3))
+
+    assert torch.autograd.gradcheck(network, (weight, bias, *items))
+    assert torch.autograd.gradgradcheck(network, (weight, bias, *items))

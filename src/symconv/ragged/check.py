@@ -43,7 +43,7 @@ def unknown(function: Any) -> StructureError:
     )
 
 
-def refused(what: str, why: str, mend: str) -> StructureError:
+def refused(what: str, why: Any, mend: str) -> StructureError:
     """The error for a known function whose arguments have no meaning here."""
     return StructureError(what, f"{why}{layer()}", mend)
 

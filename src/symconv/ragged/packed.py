@@ -190,8 +190,7 @@ class Packed:
         """The items' extents after a window has been moved over them."""
         if window.keeps:
             return self.valid
-        key = window.name, window.steps, window.ceil_mode
-        return self.after(key, window.law, window.described)
+        return self.after(window.key, window.law, window.described)
 
     def windowed(
         self, function: Callable[[Tensor], Tensor], name: str, kernel: Any, stride: Any

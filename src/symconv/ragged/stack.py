@@ -14,7 +14,8 @@ from symconv.ragged.valid import Layout, Valid
 def stacked(items: Sequence[Tensor], size: Sequence[int], batch: int = 0) -> Tensor:
     """One canvas of items, each at its start, zeros after it.
 
-    Pictures lie channels last, in which torch convolves fastest on a CPU.
+    For inference pictures lie channels last, in which torch convolves fastest on a CPU; its
+    gradients of small maps are slower so.
 
     Args:
         items: Tensors of one rank.
@@ -22,11 +23,12 @@ def stacked(items: Sequence[Tensor], size: Sequence[int], batch: int = 0) -> Ten
         batch: Where the batch's axis goes.
     """
     first, size = items[0], tuple(size)
-    pictures = first.ndim == 3 and batch == 0 and first.is_floating_point()
+    graph = torch.is_grad_enabled()
+    pictures = first.ndim == 3 and batch == 0 and first.is_floating_point() and not graph
     as_pictures = torch.channels_last if pictures else torch.contiguous_format
     if all(item.shape == size for item in items):
         return torch.stack(list(items), batch).contiguous(memory_format=as_pictures)
-    if torch.is_grad_enabled() and any(item.requires_grad for item in items):
+    if graph and any(item.requires_grad for item in items):
         rows = []
         for item in items:
             gaps = [s - have for s, have in zip(size, item.shape, strict=True)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+import torch
 
 
 class Window:
@@ -30,6 +33,7 @@ class Window:
         self.name, self.ceil_mode = name, ceil_mode
         self.steps = tuple(kernel), tuple(stride), tuple(padding), tuple(dilation)
         steps = zip(*self.steps, strict=True)
+        self.key = name, self.steps, ceil_mode
         self.keeps = all(s == 1 and 2 * p == d * (k - 1) for k, s, p, d in steps)
 
     def law(self, size: Any, axis: int) -> Any:
@@ -47,3 +51,19 @@ class Window:
         names = ("kernel", "stride", "padding", "dilation")
         told = ", ".join(f"{n} {s}" for n, s in zip(names, self.steps, strict=True))
         return f"{self.name} ({told})"
+
+
+_cached = lru_cache(maxsize=1024)(Window)
+
+
+def window(
+    name: str,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil_mode: bool = False,
+) -> Window:
+    """A `Window`, made once for the same arguments; in a compiled graph always."""
+    make = Window if torch.compiler.is_compiling() else _cached
+    return make(name, kernel, stride, padding, dilation, ceil_mode)

@@ -45,6 +45,8 @@ def with_channels(x: Any, name: str) -> Packed:
     """
     if not isinstance(x, Packed):
         raise refused(f"a ragged input of {name}", type(x).__name__, "only weights may be tensors")
+    if x.layout == STANDARD.get(len(x.layout) - 2):
+        return x
     if x.layout[:2] != (BATCH, None) or not all(isinstance(label, int) for label in x.layout[2:]):
         axes = f"(batch, channels, *space) for {name}"
         raise refused(axes, x.described(), "permute the axes")

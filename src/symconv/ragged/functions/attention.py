@@ -19,7 +19,7 @@ def matmul(input: Any, other: Any, **kwargs: Any) -> Any:
     if isinstance(input, Packed) and isinstance(other, Packed):
         return _both_ragged(input, other)
     x = input if isinstance(input, Packed) else other
-    tensor = other if x is input else input
+    tensor: Any = other if x is input else input
     inner = x.layout[-1] if x is input else x.layout[-2]
     if inner is not None or tensor.ndim > 2 or tensor.ndim == 0:
         raise refused(

@@ -11,7 +11,7 @@ from torch import Tensor
 from symconv.ragged.check import refused
 from symconv.ragged.functions._steps import each, with_space
 from symconv.ragged.packed import FINITE, ZERO
-from symconv.ragged.window import Window
+from symconv.ragged.window import window
 
 
 def _conv(function: Callable[..., Tensor], n: int) -> Callable[..., Any]:
@@ -31,7 +31,7 @@ def _conv(function: Callable[..., Tensor], n: int) -> Callable[..., Any]:
         steps, valid = each(stride, n), x.valid
         reach = (0,) * n if isinstance(padding, str) else each(padding, n)
         if padding != "same":
-            valid = x.swept(Window(name, kernel, steps, reach, each(dilation, n)))
+            valid = x.swept(window(name, kernel, steps, reach, each(dilation, n)))
         alone = max(kernel) == 1 and not any(reach)
         x = x.tame() if alone else x.zeroed()
         made = [function(c, weight, bias, stride, padding, dilation, groups) for c in x.canvases]

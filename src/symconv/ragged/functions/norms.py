@@ -13,7 +13,7 @@ from symconv.errors import StructureError
 from symconv.ragged.check import layer, refused
 from symconv.ragged.extent import Extent
 from symconv.ragged.functions._steps import with_channels
-from symconv.ragged.packed import Packed
+from symconv.ragged.packed import ZERO, Packed
 from symconv.ragged.valid import BATCH, Valid, product, zeroed
 
 
@@ -32,7 +32,9 @@ def batch_norm(
     steps = running_mean, running_var, weight, bias
     if not training:
         x = x.tame()
-        return x.remade([F.batch_norm(c, *steps, False, momentum, eps) for c in x.canvases])
+        rest = weight, bias, running_mean, running_var, False, momentum, eps
+        fast = torch.backends.cudnn.enabled
+        return x.remade([torch.batch_norm(c, *rest, fast) for c in x.canvases])
     count: Any = sum(x.counted(v).sum() for v in x.valid)
     if not torch.compiler.is_compiling() and (count := int(count)) == 1:
         got = f"a single cell{layer()}"
@@ -40,14 +42,84 @@ def batch_norm(
     if len(x.valid) == 1 and x.valid[0].full:
         return x.remade([F.batch_norm(x.canvases[0], *steps, True, momentum, eps)])
     x = x.zeroed()
+    joint = _formula if torch.compiler.is_compiling() else _joint
+    made, mean, squares = joint(x, weight, bias, count, eps)
+    _track(running_mean, running_var, mean, squares / (count - 1), momentum)
+    return x.remade(made)
+
+
+def _formula(
+    x: Packed, weight: Tensor | None, bias: Tensor | None, count: Any, eps: float
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Canvases normalised over all of them, their mean and their squares about it."""
     axes = [0, *x.ragged]
     wide = [_wide(c) for c in x.canvases]
     mean = _total([c.sum(axes) for c in wide]) / count
     centred = [zeroed(c - _along(mean, c), v, x.layout) for c, v in zip(wide, x.valid, strict=True)]
     squares = _total([d.square().sum(axes) for d in centred])
     scale = torch.rsqrt(squares / count + eps)
-    _track(running_mean, running_var, mean, squares / (count - 1), momentum)
-    return x.remade([_affine(d, scale, weight, bias, x.canvases[0].dtype) for d in centred])
+    made = [_affine(d, scale, weight, bias, x.canvases[0].dtype) for d in centred]
+    return made, mean, squares
+
+
+class _Joint(torch.autograd.Function):
+    """`_formula` with few passes over memory, and its gradient in closed form.
+
+    With d the centred input, s = (var + eps) ** -1/2 and means over valid cells,
+    ``dx = w s (g - mean(g) - d s**2 mean(g d))``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Packed, weight: Any, bias: Any, count: int, eps: float, *canvases: Tensor
+    ) -> Any:
+        made, mean, squares = _formula(x.remade(canvases, padding=ZERO), weight, bias, count, eps)
+        ctx.x, ctx.count, ctx.eps = x.remade((), padding=ZERO), count, eps
+        ctx.save_for_backward(weight, bias, mean, squares, *canvases)
+        ctx.mark_non_differentiable(mean, squares)
+        return (mean, squares, *made)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        weight, bias, mean, squares, *canvases = ctx.saved_tensors
+        given = grads[2:]
+        if torch.is_grad_enabled():  # a second derivative is asked for
+            return _through_formula(ctx, weight, bias, canvases, given)
+        x, axes = ctx.x, [0, *ctx.x.ragged]
+        scale = torch.rsqrt(squares / ctx.count + ctx.eps)
+        pairs = list(zip(canvases, given, strict=True))
+        centred = [_wide(c) - _along(mean, c) for c, _ in pairs]
+        wide = [_wide(g) for _, g in pairs]
+        sums = _total([g.sum(axes) for g in wide])
+        products = _total([(g * d).sum(axes) for g, d in zip(wide, centred, strict=True)])
+        factor = scale if weight is None else scale * weight
+        slope, shift = -factor * scale.square() * products / ctx.count, -factor * sums / ctx.count
+        inputs = []
+        for c, d, g, v in zip(canvases, centred, wide, x.valid, strict=True):
+            dx = torch.addcmul(_along(shift, c), g, _along(factor, c)).addcmul_(d, _along(slope, c))
+            inputs.append(zeroed(dx.to(c.dtype), v, x.layout))
+        by_weight = None if weight is None else (products * scale).to(weight.dtype)
+        by_bias = None if bias is None else sums.to(bias.dtype)
+        return (None, by_weight, by_bias, None, None, *inputs)
+
+
+def _through_formula(ctx: Any, weight: Any, bias: Any, canvases: Any, grads: Any) -> Any:
+    made, _, _ = _formula(ctx.x.remade(canvases, padding=ZERO), weight, bias, ctx.count, ctx.eps)
+    inputs = [t for t in (weight, bias, *canvases) if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(made, inputs, grads, create_graph=True))
+    every = [
+        next(found) if t is not None and t.requires_grad else None
+        for t in (weight, bias, *canvases)
+    ]
+    return (None, *every[:2], None, None, *every[2:])
+
+
+def _joint(
+    x: Packed, weight: Tensor | None, bias: Tensor | None, count: int, eps: float
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    given: Any = (x, weight, bias, count, eps, *x.canvases)
+    mean, squares, *made = _Joint.apply(*given)  # pyright: ignore[reportGeneralTypeIssues]
+    return made, mean, squares
 
 
 def _in_aten_order(

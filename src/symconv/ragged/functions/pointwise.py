@@ -53,7 +53,10 @@ _FINITE_IN_PLACE = "sigmoid_ hardsigmoid_ hardtanh_ clamp_ threshold_ fill_"
 _SUM_IN_PLACE = "add_ sub_ __iadd__ __isub__ masked_fill_"
 _PRODUCT_IN_PLACE = "mul_ __imul__"
 # Zero where all inputs are.
-_TOGETHER = "add sub subtract maximum minimum where fmax fmin __add__ __sub__"
+_TOGETHER = """
+    add add_ __iadd__ sub sub_ __isub__ subtract maximum minimum where fmax fmin __add__ __sub__
+"""
+_KEEP_TOGETHER = frozenset(_TOGETHER.split())
 
 
 def homes(name: str) -> Iterable[Any]:
@@ -109,6 +112,16 @@ def _aligned(
     kind: int, function: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[Packed, dict[Any, Any], int]:
     """Arguments as a part for each canvas; what the result's padding holds."""
+    if (
+        not kwargs
+        and len(args) == 2
+        and kind == FINITE
+        and all(isinstance(a, Packed) for a in args)
+    ):
+        x, y = args[0].beside(args[1])  # a residual connection: the way that must be short
+        worst = max(x.padding, y.padding)
+        padding = worst if function.__name__ in _KEEP_TOGETHER else max(FINITE, worst)
+        return x, {0: _Parts(x.canvases), 1: _Parts(y.canvases)}, padding
     given = {**dict(enumerate(args)), **kwargs}
     ragged = {key: a for key, a in given.items() if isinstance(a, Packed)}
     if kind == ANY:
@@ -135,7 +148,7 @@ def _aligned(
         padding = ANY
     else:
         numbers = any(isinstance(a, (int, float, Tensor)) for a in args)
-        keeps = function.__name__ in _TOGETHER.split() and not tensors and not numbers
+        keeps = function.__name__ in _KEEP_TOGETHER and not tensors and not numbers
         padding = max(held) if keeps else max(FINITE, *held)
     return model, parts, padding
 

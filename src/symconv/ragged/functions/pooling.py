@@ -13,7 +13,7 @@ from symconv.ragged.check import refused
 from symconv.ragged.functions._steps import each, with_space
 from symconv.ragged.packed import ANY
 from symconv.ragged.valid import Valid, lowered, zeroed
-from symconv.ragged.window import Window
+from symconv.ragged.window import window
 
 _MAX: dict[int, Any] = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 _MEAN: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -40,7 +40,7 @@ def _max_pool(n: int) -> Callable[..., Any]:
             )
         kernel, padding, dilation = each(kernel_size, n), each(padding, n), each(dilation, n)
         stride = kernel if _absent(stride) else each(stride, n)
-        valid = x.swept(Window(name, kernel, stride, padding, dilation, ceil_mode))
+        valid = x.swept(window(name, kernel, stride, padding, dilation, ceil_mode))
         made = [
             _MAX[n](lowered(c, v, x.layout), kernel, stride, padding, dilation, ceil_mode)
             for c, v in zip(x.canvases, x.valid, strict=True)
@@ -69,7 +69,7 @@ def _avg_pool(n: int) -> Callable[..., Any]:
         x = with_space(input, n, name)
         kernel, padding = each(kernel_size, n), each(padding, n)
         stride = kernel if _absent(stride) else each(stride, n)
-        valid = x.swept(Window(name, kernel, stride, padding, (1,) * n, ceil_mode))
+        valid = x.swept(window(name, kernel, stride, padding, (1,) * n, ceil_mode))
         x = x.zeroed()
         # windows that are cut at an item's border divide by fewer cells
         cut = divisor_override is None and (ceil_mode or (not count_include_pad and any(padding)))
@@ -79,8 +79,8 @@ def _avg_pool(n: int) -> Callable[..., Any]:
             y = _summed(n, canvas, kernel, stride, padding, ceil_mode, divisor)
             if cut:
                 for axis in range(n):
-                    window = kernel[axis], stride[axis], padding[axis]
-                    y = y / _counts(before, axis, y, window, count_include_pad)
+                    steps = kernel[axis], stride[axis], padding[axis]
+                    y = y / _counts(before, axis, y, steps, count_include_pad)
             made.append(y)
         return x.remade(made, valid)
 

@@ -77,10 +77,10 @@ def _runs(x: Packed) -> list[tuple[str, list[int]]]:
 
 def _plan(x: Packed, targets: list[Any]) -> list[tuple[str, list[int], list[Any]]] | None:
     """What each run of axes becomes; None: the sizes do not follow the runs."""
-    targets = _resolved(x, targets)
-    if targets is None:
+    found = _resolved(x, targets)
+    if found is None:
         return None
-    plan, left = [], list(targets)
+    plan, left = [], list(found)
     for kind, axes in _runs(x):
         if kind == "batch":
             mine, left = left[:1], left[1:]
@@ -179,7 +179,7 @@ def _joined(x: Packed, start: int, end: int) -> Packed:
     return _replaced(x, canvases, start, end, [[column] for column in columns])
 
 
-def _parted(x: Packed, axis: int, extents: Sequence[Extent]) -> Packed:
+def _parted(x: Packed, axis: int, extents: Sequence[Any]) -> Packed:
     """A ragged axis as several, whose product it is."""
     canvases, columns = [], []
     for k, (c, v) in enumerate(zip(x.canvases, x.valid, strict=True)):
