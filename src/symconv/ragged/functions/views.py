@@ -197,7 +197,9 @@ def _parted(x: Packed, axis: int, extents: Sequence[Any]) -> Packed:
 def _bound(extent: Extent, canvas: int) -> int:
     if torch.compiler.is_compiling():
         if extent.bounds is None:
-            raise refused("sizes taken from x.shape as they are", str(extent), "do not compute them")
+            raise refused(
+                "sizes taken from x.shape as they are", str(extent), "do not compute them"
+            )
         return extent.bounds[canvas]
     return int(extent.tables[canvas].max())
 
