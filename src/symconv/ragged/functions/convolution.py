@@ -34,7 +34,11 @@ def _conv(function: Callable[..., Tensor], n: int) -> Callable[..., Any]:
             valid = x.swept(window(name, kernel, steps, reach, each(dilation, n)))
         alone = max(kernel) == 1 and not any(reach)
         x = x.tame() if alone else x.zeroed()
-        made = [function(c, weight, bias, stride, padding, dilation, groups) for c in x.canvases]
+        canvases = x.canvases
+        if alone and max(steps) > 1 and torch.is_grad_enabled():
+            # torch 2.13 writes past the end in the gradient to such filters, channels last.
+            canvases = [c.contiguous() for c in canvases]
+        made = [function(c, weight, bias, stride, padding, dilation, groups) for c in canvases]
         clean = alone and bias is None and x.padding == ZERO
         return x.remade(made, valid, padding=ZERO if clean else FINITE)
 
