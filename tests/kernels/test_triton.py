@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import triton_cases as cases
@@ -220,3 +220,22 @@ def test_the_same_on_a_gpu():
             for batch in (1, 65):
                 call = batch, 300, 200, 30, dtype, torch.int64, False, "cuda"
                 processes.submit(cases.sparse_agrees, *call).result()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["vector", "matrix"])
+def test_random_calls_on_a_gpu(dimension, kind):
+    @settings(max_examples=8)  # each shape compiles kernels of its own
+    @given(case=local_cases(dimension, kind))
+    def check(case):
+        cases.local_agrees(case, "cuda", programs=512)
+
+    check()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_derivatives_through_the_layers_on_a_gpu():
+    cases.derivatives_through_the_layers("cuda")
+    with pytest.raises(AssertionError, match="error"):
+        cases.local_agrees(MATRIX, "cuda", fewer=1)

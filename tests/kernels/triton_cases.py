@@ -302,17 +302,18 @@ def refuses() -> list[str]:
     return messages
 
 
-def derivatives_through_the_layers() -> None:
+def derivatives_through_the_layers(device: str = "cpu") -> None:
     """First and second derivatives of the public functions on this path, against differences."""
     import symconv as sc
 
     torch.manual_seed(0)
-    x = torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(3, 2, 2, 1, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(1, 3, dtype=torch.float64, requires_grad=True)
-    chosen = torch.tensor([[0, 2], [1, 0]])
-    flat = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    values = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    kind = {"dtype": torch.float64, "device": device, "requires_grad": True}
+    x = torch.randn(1, 2, 3, **kind)
+    weight = torch.randn(3, 2, 2, 1, **kind)
+    bias = torch.randn(1, 3, **kind)
+    chosen = torch.tensor([[0, 2], [1, 0]], device=device)
+    flat = torch.randn(2, 3, **kind)
+    values = torch.randn(2, 2, **kind)
 
     def local(x, weight, bias):
         return sc.functional.local_conv(x, weight, bias, padding=(1,), dilation=(2,))
