@@ -29,6 +29,7 @@ FLOORS = {
     "train": 4,
     "export": 4,
     "cost": 4,
+    "conversion": 4,
     "comparison": 5,
     "cli": 6,
     "__main__": 7,

@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from symconv import data, export, functional, kernels, models, nn, testing
+    from symconv import conversion, data, export, functional, kernels, models, nn, testing
     from symconv.auditing import audit
     from symconv.comparison import compare
+    from symconv.conversion import symmetrize
     from symconv.errors import StructureError
     from symconv.lattice import groups
     from symconv.ragged import Ragged
@@ -26,6 +27,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "act": "symconv.transforms",
     "audit": "symconv.auditing",
     "compare": "symconv.comparison",
+    "conversion": None,
     "data": None,
     "export": None,
     "functional": None,
@@ -35,6 +37,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "nn": None,
     "rescale": "symconv.transforms",
     "rotate": "symconv.transforms",
+    "symmetrize": "symconv.conversion",
     "testing": None,
     "translate": "symconv.transforms",
 }
@@ -47,6 +50,7 @@ __all__ = [
     "act",
     "audit",
     "compare",
+    "conversion",
     "data",
     "export",
     "functional",
@@ -56,6 +60,7 @@ __all__ = [
     "nn",
     "rescale",
     "rotate",
+    "symmetrize",
     "testing",
     "translate",
 ]
