@@ -28,13 +28,13 @@ class Averaged(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """The mean of the outputs, moved back."""
         self.motion.check(x)
-        count, total, own = self.motion.count(x), None, None
+        count, samples, total, own = self.motion.count(x), x.shape[0], None, None
         for start in range(0, count, self.chunk):
             numbers = range(start, min(start + self.chunk, count))
             y = self.model(_all_moved(self.motion, numbers, x))
-            check_output(y, len(x) * len(numbers), self.output, self.motion, x)
+            check_output(y, samples * len(numbers), self.output, self.motion, x)
             for place, number in enumerate(numbers):
-                part = rows(y, place * len(x), (place + 1) * len(x))
+                part = rows(y, place * samples, (place + 1) * samples)
                 own = moved_back(part, number, self.output, self.motion, x)
                 part = mapped(accumulated, own)
                 total = part if total is None else mapped(torch.add, total, part)

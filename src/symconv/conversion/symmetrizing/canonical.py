@@ -52,14 +52,14 @@ class Canonical(nn.Module):
         soft = None
         if self.canonicaliser is not None:
             soft, posed, number = self._refined(posed, number)
-        y = self._called(posed, max(1, self.chunk * len(x)))
-        check_output(y, len(posed), self.output, self.motion, x)
+        y = self._called(posed, None if owner is None else self.chunk * x.shape[0])
+        check_output(y, posed.shape[0], self.output, self.motion, x)
         if soft is not None and self.output == "map":
             y, number = _mixed_back(self.motion, soft, y), self._first(number, soft)
         y = each_moved_back(y, number, self.output, self.motion, x)
-        if owner is None:
+        if owner is None or weight is None:
             return y
-        return mapped(lambda t: _averaged(t, owner, weight, len(x)), y)
+        return mapped(lambda t: _averaged(t, owner, weight, x.shape[0]), y)
 
     def picture(self, x: Tensor) -> Tensor:
         """The input in its canonical pose (the first, where several tie)."""
@@ -76,7 +76,7 @@ class Canonical(nn.Module):
 
     def _inner(self) -> Callable[[Tensor], Tensor] | None:
         """What the model makes of shifts: the pose must not depend on them either."""
-        inner = self.model
+        inner: Any = self.model
         shifted = isinstance(inner, Canonical) and isinstance(inner.motion, Shifts)
         return inner.picture if shifted else None
 
@@ -86,9 +86,15 @@ class Canonical(nn.Module):
             tied = self._tied(x)
             if self.ties == "first":
                 return None, tied.int().argmax(1), None
+            if torch.compiler.is_exporting():
+                raise StructureError(
+                    'ties="first" in an exported graph',
+                    'ties="average"',
+                    "how many poses tie decides how often the model runs",
+                )
             tied = tied & (tied.cumsum(1) <= LIMIT)
             owner, number = tied.nonzero(as_tuple=True)
-            if len(owner) == len(x):
+            if owner.shape[0] == x.shape[0]:
                 return None, number, None
             return owner, number, torch.ones(len(owner), device=x.device)
 
@@ -98,7 +104,7 @@ class Canonical(nn.Module):
         canonicaliser: Any = self.canonicaliser
         inner = self._inner()
         scores = canonicaliser(posed if inner is None else inner(posed))
-        if not isinstance(scores, Tensor) or scores.shape != (len(posed), turns.group.order):
+        if not isinstance(scores, Tensor) or scores.shape != (posed.shape[0], turns.group.order):
             came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise StructureError(
                 f"{turns.group.order} scores a sample from the canonicaliser, one per element of "
@@ -121,8 +127,8 @@ class Canonical(nn.Module):
         turns: Any = self.motion
         return turns.product[turns.inverse[soft.argmax(1)], number]
 
-    def _called(self, posed: Tensor, most: int) -> Any:
-        if len(posed) <= most:
+    def _called(self, posed: Tensor, most: int | None) -> Any:
+        if most is None or len(posed) <= most:
             return self.model(posed)
         return joined([self.model(part) for part in posed.split(most)])
 

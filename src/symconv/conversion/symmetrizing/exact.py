@@ -37,8 +37,6 @@ def whole(x: Tensor, bits: int) -> Tensor:
     no motion of the values changes.
     """
     x = torch.nan_to_num(x.detach().double(), nan=0.0, posinf=0.0, neginf=0.0)
-    if x.numel() == 0:
-        return x
     level = x.abs().amax(tuple(range(1, x.ndim)), keepdim=True)
     return (x / torch.where(level == 0, 1.0, level) * 2**bits).round()
 

@@ -115,7 +115,7 @@ class Turns(nn.Module):
         """
         check_batch(x, self.dimension, f"{self.group} acts on {self.dimension} axes of space")
         space = tuple(x.shape[2:])
-        if not self.group.keeps(space):
+        if not self._keeps(space):
             raise StructureError(
                 f"equal sizes along the axes that {self.group} exchanges",
                 f"an input of {space}",
@@ -124,6 +124,11 @@ class Turns(nn.Module):
             )
         if self.inside is not None:
             self.inside.check(x, "input")
+
+    def _keeps(self, space: tuple[int, ...]) -> bool:
+        return all(
+            space[axis] == space[source] for axes in self._axes for axis, source in enumerate(axes)
+        )
 
     def count(self, x: Tensor) -> int:
         """Number of motions."""
@@ -173,7 +178,7 @@ class Turns(nn.Module):
 
     def check_map(self, y: Tensor, x: Tensor) -> None:
         """Refuse a map that the group cannot move back."""
-        if not self.group.keeps(tuple(y.shape[2:])):
+        if not self._keeps(tuple(y.shape[2:])):
             raise StructureError(
                 f"a map of equal sizes along the axes that {self.group} exchanges",
                 f"{tuple(y.shape)}",

@@ -93,10 +93,12 @@ def moved_back(y: Any, index: int, kind: str | Moves, motion: Motion, x: Tensor)
 
 def each_moved_back(y: Any, index: Tensor, kind: str | Moves, motion: Motion, x: Tensor) -> Any:
     """An output whose samples were moved each by its own motion."""
-    if kind == "scores" or len(index) == 0:
+    if kind == "scores":
         return y
     if kind == "map":
         return motion.back_each(index, y)
+    if len(index) == 0:
+        return y
     order = index.argsort(stable=True)
     y, parts, start = mapped(lambda t: t[order], y), [], 0
     for number, count in zip(*(t.tolist() for t in index.unique(return_counts=True)), strict=True):
