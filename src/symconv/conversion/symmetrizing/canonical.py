@@ -103,7 +103,8 @@ class Canonical(nn.Module):
         turns: Any = self.motion
         canonicaliser: Any = self.canonicaliser
         inner = self._inner()
-        scores = canonicaliser(posed if inner is None else inner(posed))
+        seen = posed.detach()  # the choice has no slope in the picture
+        scores = canonicaliser(seen if inner is None else inner(seen))
         if not isinstance(scores, Tensor) or scores.shape != (posed.shape[0], turns.group.order):
             came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise StructureError(

@@ -87,10 +87,7 @@ class Canonicaliser(nn.Module):
             nn.ReLU(),
             conv(hidden, group.regular(1), kernel_size, **made),
         )
-        inverse = torch.from_numpy(group.inverse.copy()).to(device)
-        self.register_buffer("inverse", inverse, persistent=False)
-
-    inverse: Tensor
+        self._inverse = group.inverse.tolist()
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, order)."""
@@ -103,12 +100,12 @@ class Canonicaliser(nn.Module):
                 )
             x = _POOL[group.dimension](x, self.shrink)
         found = self.layers(x).flatten(2).mean(2)
-        return found.index_select(1, self.inverse)
+        return found[:, self._inverse]
 
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        shrink = f", shrink={self.shrink}" if self.shrink > 1 else ""
-        return f"{self.in_field}, width={self.width}, kernel_size={self.kernel_size}{shrink}"
+    def __repr__(self) -> str:
+        options = {"width": 4, "kernel_size": 5, "shrink": 1}
+        given = [f"{k}={v}" for k, d in options.items() if (v := getattr(self, k)) != d]
+        return f"Canonicaliser({', '.join([str(self.in_field), *given])})"
 
 
 def prior_loss(scores: Tensor, prior: Tensor | None = None) -> Tensor:
