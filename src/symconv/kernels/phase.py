@@ -1,0 +1,115 @@
+"""Polyphase sampling: which phase of a strided grid, and features moved so that it comes first.
+
+A stride s keeps one of s ** n phases x[..., p::s]. Where the phase is chosen by what it holds, not
+by where it lies, a shift of x moves the choice with it, and the strided layer commutes with shifts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+#: Sums nearer than this, relative to what was summed, are a tie: the noise of a convolution's sums.
+_TIE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+
+
+def choose_phase(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The winning phase of x (B, C, *space): offsets (B, n), each 0 <= p < stride."""
+    n = len(stride)
+    scores, scales = _invariants(x.detach(), stride)
+    alive = torch.ones_like(scores[:, 0], dtype=torch.bool)
+    for score, scale in zip(scores.unbind(1), scales.unbind(1), strict=True):
+        held = score.masked_fill(~alive, -torch.inf)
+        alive = alive & (held >= held.amax(1, keepdim=True) - _TIE[x.dtype] * scale[:, None])
+    first = alive.to(torch.uint8).argmax(1)  # the first of those that tie to the end
+    offsets = []
+    for step in reversed(stride):
+        offsets.append(first % step)
+        first = first // step
+    return torch.stack(offsets[::-1], 1).reshape(-1, n)
+
+
+def _invariants(x: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Sums over positions, by phase (B, K, P), and the size of what was summed (B, K).
+
+    First the squared norm; then sums that tell phases of equal norm apart: of a generic projection
+    of the channels, of its cube, and of products of neighbours, which see the arrangement and,
+    being odd in one of the two, its direction.
+    """
+    n = len(stride)
+    x = x if x.dtype == torch.float64 else x.float()
+    # Sums over channels have one order at every position, so a shift moves them to the bit; the
+    # sums over positions, whose order a shift does change, are the float64 ones.
+    energy = x.square().sum(1).double()
+    generic = torch.cos(math.sqrt(2) * torch.arange(1, x.shape[1] + 1, device=x.device))
+    value = (generic.to(x.dtype) @ x.flatten(2)).view(energy.shape).double()
+    maps = [energy, value, value**3]
+    axes = range(1, n + 1)
+    maps += [value.square() * value.roll(-1, axis) for axis in axes]
+    maps += [
+        value.square() * value.roll((-1, -1), pair) for pair in itertools.combinations(axes, 2)
+    ]
+    every = torch.stack(maps, 1)
+    count = math.prod(stride)
+    return _by_phase(every, stride), every.abs().flatten(2).sum(2) / count
+
+
+def _by_phase(maps: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Sums of maps (B, K, *space) over each phase: (B, K, P), phases in row-major order."""
+    missing = [-size % step for size, step in zip(maps.shape[2:], stride, strict=True)]
+    if not isinstance(missing[0], int) or any(missing):
+        pads = [amount for last in reversed(missing) for amount in (0, last)]
+        maps = torch.nn.functional.pad(maps, pads)
+    split = [part for size, step in zip(maps.shape[2:], stride, strict=True)
+             for part in (size // step, step)]  # fmt: skip
+    maps = maps.reshape(*maps.shape[:2], *split)
+    return maps.sum(tuple(range(2, maps.ndim, 2))).flatten(2)
+
+
+class _Gather(torch.autograd.Function):
+    """Entries of the last axis by index, where the gradient is a gather by the inverse index."""
+
+    @staticmethod
+    def forward(flat: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        return flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(inputs[1], inputs[2])
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        index, inverse = ctx.saved_tensors
+        return _Gather.apply(gradients[0], inverse, index), None, None
+
+
+def shifted(x: Tensor, offsets: Tensor, circular: bool = True) -> Tensor:
+    """y[b, :, i] = x[b, :, i + offsets[b]] for x (B, C, *space); circular, or zeros beyond."""
+    forth, back = _places(offsets, x.shape[2:]), _places(-offsets, x.shape[2:])
+    flat = x.flatten(2)
+    if not circular:  # what would wrap is cleared before it moves
+        lost = _wraps(-offsets, x.shape[2:])
+        flat = flat.masked_fill(lost[:, None], 0)
+    return _Gather.apply(flat, forth, back).view(x.shape)
+
+
+def _places(offsets: Tensor, space: tuple[int, ...]) -> Tensor:
+    """Flat places (B, L) that positions read from, each axis modulo its size."""
+    flat = torch.zeros_like(offsets[:, :1])
+    for axis, size in enumerate(space):
+        place = (torch.arange(size, device=offsets.device) + offsets[:, axis, None]) % size
+        flat = (flat[:, :, None] * size + place[:, None]).flatten(1)
+    return flat
+
+
+def _wraps(offsets: Tensor, space: tuple[int, ...]) -> Tensor:
+    """Whether position i + offset lies beyond an end, on any axis: (B, L)."""
+    beyond = torch.zeros_like(offsets[:, :1], dtype=torch.bool)
+    for axis, size in enumerate(space):
+        place = torch.arange(size, device=offsets.device) + offsets[:, axis, None]
+        outside = (place < 0) | (place >= size)
+        beyond = (beyond[:, :, None] | outside[:, None]).flatten(1)
+    return beyond
