@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from symconv.errors import StructureError
 from symconv.kernels.local import local_adjoint, local_correlation
-from symconv.kernels.phase import choose_phase, shifted
+from symconv.kernels.phase import align, polyphase, unalign
 from symconv.kernels.sparse import sparse_product
 from symconv.lattice.windows import Size, Window, per_axis
 
@@ -125,99 +125,6 @@ def local_conv_transpose(
     out = transposed_size(window, x.shape[-n:], output_padding)
     check_bias(bias, weight.shape[-2] * groups, out)
     return correlate_transposed(x, weight.flatten(0, n - 1), bias, window, out, groups)
-
-
-def polyphase(x: Tensor, stride: Size) -> Tensor:
-    r"""The phase of a strided grid that holds most: per item, p of x[..., p::stride].
-
-    The choice follows what a phase holds, not where it lies: the largest sum of squares, and among
-    phases that tie within rounding sums of other products that see sign and arrangement. When x
-    moves by whole positions, circularly, the choice moves along: y[..., ::stride] for
-    y = `align(x, phase)` then moves by a whole number of its own positions, (t + p - p') / stride
-    for a shift t. Exact where each size is a multiple of its stride. Phases that tie in all sums
-    are taken to be shifts of each other, as those of a constant or of stripes are: the first is
-    taken, and the results differ by a whole shift. No gradient passes through the choice.
-
-    Args:
-        x: Features (N, C, \*S), floating-point.
-        stride: An integer for all axes of space, or one per axis.
-
-    Returns:
-        Offsets (N, n), int64, each from 0 to stride - 1.
-
-    Raises:
-        StructureError: x has no axes of space, or the stride another number of them.
-
-    Example:
-        >>> x = torch.tensor([[[0.0, 3.0, 1.0, 2.0]]])
-        >>> polyphase(x, 2), polyphase(x.roll(1, -1), 2)
-        (tensor([[1]]), tensor([[0]]))
-
-    References:
-        A. Chaman, I. Dokmanic, Truly shift-invariant convolutional neural networks (2021), eq. 4;
-        there the phase is chosen on a convolution of stride 1, here on the input of the strided
-        layer, which need not be computed at all phases then.
-    """
-    _check_space(x)
-    return choose_phase(x, per_axis(stride, x.ndim - 2, "stride"))
-
-
-def align(x: Tensor, phase: Tensor, padding_mode: str = "circular") -> Tensor:
-    r"""Move each item so that its phase comes first: y[b, ..., i] = x[b, ..., i + phase[b]].
-
-    Exact: values are moved. A strided layer applied to y is a polyphase layer.
-
-    Args:
-        x: Features (N, C, \*S).
-        phase: Whole offsets (N, n), as from `polyphase`.
-        padding_mode: "circular" (what leaves at one end enters at the other) or "zeros".
-
-    Raises:
-        StructureError: The shapes do not fit each other, or the mode is unknown.
-
-    Example:
-        >>> x = torch.tensor([[[0.0, 3.0, 1.0, 2.0]]])
-        >>> align(x, torch.tensor([[1]]))
-        tensor([[[3., 1., 2., 0.]]])
-    """
-    _check_phase(x, phase, padding_mode)
-    return shifted(x, phase, padding_mode == "circular")
-
-
-def unalign(y: Tensor, phase: Tensor, padding_mode: str = "circular") -> Tensor:
-    """Move each item back: x[b, ..., i] = y[b, ..., i - phase[b]], the adjoint of `align`.
-
-    Args and errors are those of `align`; with "circular" it is its inverse.
-
-    Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> phase = polyphase(x, 2)
-        >>> torch.equal(unalign(align(x, phase), phase), x)
-        True
-    """
-    _check_phase(y, phase, padding_mode)
-    return shifted(y, -phase, padding_mode == "circular")
-
-
-def _check_space(x: Tensor) -> None:
-    if x.ndim not in (3, 4, 5) or not x.is_floating_point():
-        raise StructureError(
-            "floating-point features (batch, channels, *space), one to three axes of space",
-            f"{x.dtype} of shape {tuple(x.shape)}",
-            "add a batch axis with x.unsqueeze(0)",
-        )
-
-
-def _check_phase(x: Tensor, phase: Tensor, mode: str) -> None:
-    _check_space(x)
-    if phase.shape != (x.shape[0], x.ndim - 2) or phase.is_floating_point():
-        raise StructureError(
-            f"whole offsets of shape {(x.shape[0], x.ndim - 2)} for x of shape {tuple(x.shape)}",
-            f"{phase.dtype} of shape {tuple(phase.shape)}",
-            "take them from polyphase(x, stride)",
-        )
-    if mode not in ("circular", "zeros"):
-        raise StructureError('padding_mode "circular" or "zeros"', repr(mode))
 
 
 def sparse_linear(
