@@ -154,7 +154,7 @@ def test_maps_move_with_the_picture(how, build):
     assert own > 1e-3
 
 
-SIZES = {"D2": (6, 9), "C2": (5, 8), "D1": (4, 7), "mirror": (9,), "O": (4, 4, 4), "Oh": (5, 5, 5)}
+SIZES = {"D2": (6, 9), "C2": (5, 8), "D1": (4, 7), "mirror": (9,), "O": (4, 4, 4), "Oh": (3, 3, 3)}
 
 
 @given(
@@ -166,7 +166,7 @@ SIZES = {"D2": (6, 9), "C2": (5, 8), "D1": (4, 7), "mirror": (9,), "O": (4, 4, 4
 def test_every_group_and_field(name, how, fields, seed):
     group = sc.groups.parse(name)
     torch.manual_seed(seed)
-    size = SIZES.get(name, (7, 7))
+    size = SIZES.get(name, (5, 5))
     n = group.dimension
     in_field, field = group.trivial(3), group.trivial(n)
     if fields == "vector":

@@ -24,21 +24,25 @@ def bits_for(terms: int, taken: int) -> int:
     Raises:
         StructureError: The input is too large.
     """
-    bits = min(24, EXACT - taken - (max(terms, 2) - 1).bit_length())
+    bits = min(22, EXACT - taken - (max(terms, 2) - 1).bit_length())
     if bits < LEAST:
         raise StructureError(f"fewer than 2**{EXACT - taken - LEAST} values a sample", terms)
     return bits
 
 
 def whole(x: Tensor, bits: int) -> Tensor:
-    """Each sample of x (N, ...) as whole numbers up to 2**bits, in double precision.
+    """Each sample of x (N, ...) as whole numbers up to 2**bits.
 
-    NaN and infinities count as zero. The scale is the sample's largest magnitude: a maximum, which
-    no motion of the values changes.
+    In the type of x where single precision holds them. The scale is the sample's largest magnitude:
+    a maximum, which no motion of the values changes.
     """
-    x = torch.nan_to_num(x.detach().double(), nan=0.0, posinf=0.0, neginf=0.0)
-    level = x.abs().amax(tuple(range(1, x.ndim)), keepdim=True)
-    return (x / torch.where(level == 0, 1.0, level) * 2**bits).round()
+    x = x.detach()
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float() if x.is_floating_point() else x.double()
+    # Two reductions without a copy. What is below the smallest level is black.
+    flat = x.flatten(1)
+    level = torch.maximum(flat.amax(1), -flat.amin(1)).clamp_min(1e-30)
+    return (x * (2**bits / level).view(-1, *(1,) * (x.ndim - 1))).round_()
 
 
 def weights(shape: Sequence[int], bits: int, stream: int, device: torch.device) -> Tensor:
@@ -63,6 +67,7 @@ def best(scores: Sequence[Tensor]) -> Tensor:
     """
     kept = torch.ones_like(scores[0], dtype=torch.bool)
     for score in scores:
+        score = score.nan_to_num(0.0, 0.0, 0.0)  # of a sample that is not finite all are equal
         low = torch.where(kept, score, score.amin(1, keepdim=True) - 1)
         kept = low == low.amax(1, keepdim=True)
     return kept

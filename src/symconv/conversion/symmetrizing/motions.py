@@ -102,6 +102,7 @@ class Turns(nn.Module):
         self._flips = [tuple(a for a, row in enumerate(m) if row.sum() < 0) for m in matrices]
         self._inverse = group.inverse.tolist()
         self._inverses = [~element for element in group.elements]
+        self._tables: dict[str, tuple[Any, Tensor]] = {}
         self.register_buffer("inverse", torch.from_numpy(group.inverse.copy()), persistent=False)
         self.register_buffer("product", torch.from_numpy(group.product.copy()), persistent=False)
         self.inside = None if in_field is None else Channels(in_field)
@@ -159,21 +160,18 @@ class Turns(nn.Module):
         """What a callable is told with which to move an output back."""
         return self._inverses[index]
 
-    def _sources(self, x: Tensor) -> Tensor:
-        """Where each value comes from, by element: (order, sites)."""
-        space = x.shape[2:]
-        places = torch.arange(math.prod(space), device=x.device).view(space)
-        return torch.stack([self._moved(k, places).flatten() for k in range(self.group.order)])
+    def _each(self, x: Tensor) -> Tensor:
+        return self._kept("sources", tuple(x.shape[2:]), x.device)
 
     def move_each(self, index: Tensor, x: Tensor) -> Tensor:
         """Each sample moved by its own element."""
-        moved = take_each(x, self._sources(x)[index])
+        moved = take_each(x, self._each(x)[index])
         return moved if self.inside is None else self.inside.move_each(index, moved)
 
     def back_each(self, index: Tensor, y: Tensor) -> Tensor:
         """Each sample's map moved by the inverse of its element."""
         index = self.inverse[index]
-        moved = take_each(y, self._sources(y)[index])
+        moved = take_each(y, self._each(y)[index])
         return moved if self.outside is None else self.outside.move_each(index, moved)
 
     def check_map(self, y: Tensor, x: Tensor) -> None:
@@ -202,20 +200,38 @@ class Turns(nn.Module):
             flat = torch.stack(
                 [whole(picture(self.move(k, x)), bits).flatten(1) for k in range(self.group.order)],
                 1,
-            )
+            ).double()
             generic = [weights(shape, WEIGHT_BITS, k, x.device) for k in range(PROJECTIONS)]
             return best([flat @ w.flatten() for w in generic])
-        table = self._table(shape, x.device)
-        scores = whole(x, bits).flatten(1) @ table.flatten(2).flatten(0, 1).t()
+        scores = whole(x, bits).flatten(1).double() @ self._kept("table", shape, x.device).t()
         return best(list(scores.view(-1, PROJECTIONS, self.group.order).unbind(1)))
 
+    def _kept(self, what: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """A table for a shape, kept from the last call but not in a graph or a copy."""
+        make = self._table if what == "table" else self._sources
+        if torch.compiler.is_compiling():
+            return make(shape, device)
+        key, kept = (shape, device), self._tables.get(what)
+        if kept is None or kept[0] != key:
+            with torch.inference_mode(False):
+                kept = self._tables[what] = key, make(shape, device)
+        return kept[1]
+
     def _table(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """The weights moved by every inverse (projections, order, channels, *space)."""
+        """The weights moved by every inverse (projections * order, channels * sites)."""
         rows = []
         for k in range(PROJECTIONS):
             w = weights((1, *shape), WEIGHT_BITS, k, device)
-            rows.append(torch.cat([self.move(inverse, w) for inverse in self._inverse]))
-        return torch.stack(rows)
+            rows += [self.move(inverse, w).flatten(1) for inverse in self._inverse]
+        return torch.cat(rows)
+
+    def _sources(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Where each value comes from, by element: (order, sites)."""
+        places = torch.arange(math.prod(shape), device=device).view(shape)
+        return torch.stack([self._moved(k, places).flatten() for k in range(self.group.order)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_tables": {}}
 
     def extra_repr(self) -> str:
         """The group."""
@@ -306,25 +322,36 @@ class Shifts(nn.Module):
     def tied(self, x: Tensor) -> Tensor:
         """The best shifts of each sample (N, shifts), more than one where they tie.
 
-        The best shift brings most detail into the middle: the sum of absolute differences between
-        neighbours, weighed by a raised cosine along each axis. Generic weights decide between
-        equals. All are products of whole numbers with one circulant matrix an axis.
+        The best shift brings most detail into the middle of each axis: the absolute differences
+        between neighbours, summed over the other axes and weighed by a raised cosine. Generic
+        weights decide between equals. All are products of whole numbers with circulant matrices.
         """
         space = tuple(x.shape[2:])
         n = len(space)
         each, mix = 16 // n, 3
         bits = bits_for(math.prod(x.shape[1:]), each * n + mix + 4)
         channel = weights((x.shape[1],), mix - 1, 7, x.device) * 2 + 1  # odd: none is left out
-        z = (whole(x, bits) * channel.view(-1, *(1,) * n)).sum(1)
+        z = torch.einsum("nc...,c->n...", whole(x, bits).double(), channel)
         detail = torch.zeros_like(z)
         for axis in range(1, n + 1):
             step = (z - z.roll(1, axis)).abs()
             detail = detail + step + step.roll(-1, axis)
-        middle = [_raised_cosine(size, each, x.device) for size in space]
-        scores = [_correlated(detail, middle)]
+        score: Any = 0
+        for axis, size in enumerate(space):
+            others = [other for other in range(1, n + 1) if other != axis + 1]
+            profile = detail.sum(others) if others else detail
+            found = profile @ _circulant(_raised_cosine(size, each, x.device)).t()
+            score = score + found.view(-1, *(size if a == axis else 1 for a in range(n)))
+        kept = best([score.flatten(1)])
+        # Nearly always one is best. A graph cannot ask.
+        if not torch.compiler.is_compiling() and bool((kept.sum(1) == 1).all()):
+            return kept
+        scores = [score]
         for k in range(PROJECTIONS):
-            generic = [weights((size,), each - 1, 16 + 4 * k + a, x.device)
-                       for a, size in enumerate(space)]  # fmt: skip
+            generic = [
+                weights((size,), each - 1, 16 + 4 * k + axis, x.device)
+                for axis, size in enumerate(space)
+            ]
             scores.append(_correlated(z, generic))
         return best([score.flatten(1) for score in scores])
 
@@ -339,12 +366,16 @@ def _raised_cosine(size: int, bits: int, device: torch.device) -> Tensor:
     return (2 ** (bits - 1) * (1 + torch.cos(2 * math.pi * at / size))).round()
 
 
+def _circulant(w: Tensor) -> Tensor:
+    """The matrix (shifts, positions) of weights for what is shifted by s: w[position + s]."""
+    at = torch.arange(len(w), device=w.device)
+    return w[(at[:, None] + at) % len(w)]
+
+
 def _correlated(z: Tensor, each: list[Tensor]) -> Tensor:
     """Sums of z (N, *S), shifted by every step, times a product of weights along the axes."""
     for axis, w in enumerate(each, 1):
-        at = torch.arange(len(w), device=w.device)
-        circulant = w[(at[:, None] + at) % len(w)]
-        z = (z.movedim(axis, -1) @ circulant.t()).movedim(-1, axis)
+        z = (z.movedim(axis, -1) @ _circulant(w).t()).movedim(-1, axis)
     return z
 
 
