@@ -2,6 +2,7 @@
 
 from symconv.nn.attention_pool import AttentionPool1d, AttentionPool2d, AttentionPool3d
 from symconv.nn.bias_map import BiasMap
+from symconv.nn.blur_pool import BlurPool1d, BlurPool2d, BlurPool3d
 from symconv.nn.centring import OffCentreWarning
 from symconv.nn.field_activation import FieldGated, FieldNormReLU
 from symconv.nn.field_dropout import FieldDropout
@@ -30,6 +31,13 @@ from symconv.nn.local_transpose import (
 )
 from symconv.nn.pointwise import check_pointwise
 from symconv.nn.pointwise_chain import PointwiseChain
+from symconv.nn.polyphase_conv import PolyphaseConv1d, PolyphaseConv2d, PolyphaseConv3d
+from symconv.nn.polyphase_pool import PolyphasePool1d, PolyphasePool2d, PolyphasePool3d
+from symconv.nn.polyphase_upsample import (
+    PolyphaseUpsample1d,
+    PolyphaseUpsample2d,
+    PolyphaseUpsample3d,
+)
 from symconv.nn.pyramid_pool import (
     SpatialPyramidPool1d,
     SpatialPyramidPool2d,
@@ -44,6 +52,9 @@ __all__ = [
     "AttentionPool2d",
     "AttentionPool3d",
     "BiasMap",
+    "BlurPool1d",
+    "BlurPool2d",
+    "BlurPool3d",
     "FieldAvgPool1d",
     "FieldAvgPool2d",
     "FieldAvgPool3d",
@@ -71,6 +82,15 @@ __all__ = [
     "LocallyConnectedTranspose3d",
     "OffCentreWarning",
     "PointwiseChain",
+    "PolyphaseConv1d",
+    "PolyphaseConv2d",
+    "PolyphaseConv3d",
+    "PolyphasePool1d",
+    "PolyphasePool2d",
+    "PolyphasePool3d",
+    "PolyphaseUpsample1d",
+    "PolyphaseUpsample2d",
+    "PolyphaseUpsample3d",
     "RegionConv1d",
     "RegionConv2d",
     "RegionConv3d",
