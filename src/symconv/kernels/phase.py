@@ -189,6 +189,8 @@ def shifted(x: Tensor, offsets: Tensor, circular: bool = True) -> Tensor:
     if not circular:  # what would wrap is cleared before it moves
         lost = _wraps(-offsets, x.shape[2:])
         flat = flat.masked_fill(lost[:, None], 0)
+    if torch.compiler.is_compiling():  # a compiler derives, and fuses, the plain operation
+        return flat.gather(2, forth[:, None].expand_as(flat)).view(x.shape)
     return _Gather.apply(flat, forth, back).view(x.shape)
 
 

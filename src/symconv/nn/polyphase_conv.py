@@ -53,9 +53,9 @@ class _Polyphase:
         patches = not isinstance(self.padding, str) or self.padding == "valid"
         for k, d, s, p in zip(self.kernel_size, self.dilation, self.stride, amounts, strict=True):
             extent = d * (k - 1) + 1
-            kept &= s == 1 or extent - s <= 2 * p < extent
+            kept &= extent - s <= 2 * p < extent
             patches &= p == 0 and extent <= s
-        if circular and not kept:
+        if circular and not kept and set(self.stride) != {1}:
             raise StructureError(
                 "circular padding that keeps the output at size / stride",
                 f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}",
