@@ -72,6 +72,7 @@ INPUTS = {
     "not a cube": (("O",), {}, torch.rand(1, 2, 3, 3, 4), "equal sizes"),
     "other channels": (("D4",), {"in_field": D4.regular(1)}, X, "8 channels"),
     "complex": (("D4",), {}, X + 0j, "real numbers"),
+    "nothing in it": (("D4",), {}, X[:, :0], "something in it"),
     "shifts without batch": (("translations(2)",), {}, X[0], "add the batch"),
     "period": (("translations",), {"period": 3}, X, "multiples of the period 3"),
 }

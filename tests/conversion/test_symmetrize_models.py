@@ -190,6 +190,29 @@ def test_channels_last_is_kept_and_exact():
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in seen)
 
 
+@pytest.mark.parametrize("group", ["D4", "translations"])
+@pytest.mark.parametrize("how", ["average", "canonical"])
+def test_models_that_work_in_place(group, how):
+    model = nn.Sequential(nn.ReLU(inplace=True), *segmenting())
+    x = pictures() - 0.5
+    given = x.clone()
+    options = {"period": 2} if (group, how) == ("translations", "average") else {}
+    y = sc.symmetrize(model, group, how, output="map", **options)(x)
+    assert torch.equal(x, given)
+    expected = sc.symmetrize(nn.Sequential(nn.ReLU(), *segmenting()), group, how, output="map",
+                             **options)(given)  # fmt: skip
+    assert torch.equal(y, expected)
+
+
+def test_the_audit_sees_the_symmetry():
+    x = pictures(count=1)
+    for made, verdict in ((cnn(), "broken"), (sc.symmetrize(cnn(), "D4", "canonical"), "exact")):
+        report = sc.audit(made, x, group="D4", receptive_field=False, sizes=False)
+        rows = [row for row in report.equivariance if row.layer == "" and row.transform[0] != "s"]
+        assert {row.verdict for row in rows} == {verdict}
+        assert torch.equal(made(x), copy.deepcopy(made)(x))  # nothing fake was kept
+
+
 # Boxes and other outputs
 
 

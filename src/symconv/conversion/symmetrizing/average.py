@@ -47,7 +47,8 @@ class Averaged(nn.Module):
 
 def _all_moved(motion: Motion, numbers: range, x: Tensor) -> Tensor:
     moved = [motion.move(number, x) for number in numbers]
-    return moved[0] if len(moved) == 1 else torch.cat(moved)
+    # A copy, even unmoved: a model that works in place must not change the next ones.
+    return moved[0].clone() if len(moved) == 1 else torch.cat(moved)
 
 
 def accumulated(t: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class Turns(nn.Module):
         return self._inverses[index]
 
     def _each(self, x: Tensor) -> Tensor:
-        return self._kept("sources", tuple(x.shape[2:]), x.device)
+        return self._kept("sources", tuple(x.shape[2:]), x)
 
     def move_each(self, index: Tensor, x: Tensor) -> Tensor:
         """Each sample moved by its own element."""
@@ -203,18 +203,18 @@ class Turns(nn.Module):
             ).double()
             generic = [weights(shape, WEIGHT_BITS, k, x.device) for k in range(PROJECTIONS)]
             return best([flat @ w.flatten() for w in generic])
-        scores = whole(x, bits).flatten(1).double() @ self._kept("table", shape, x.device).t()
+        scores = whole(x, bits).flatten(1).double() @ self._kept("table", shape, x).t()
         return best(list(scores.view(-1, PROJECTIONS, self.group.order).unbind(1)))
 
-    def _kept(self, what: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    def _kept(self, what: str, shape: tuple[int, ...], x: Tensor) -> Tensor:
         """A table for a shape, kept from the last call but not in a graph or a copy."""
         make = self._table if what == "table" else self._sources
-        if torch.compiler.is_compiling():
-            return make(shape, device)
-        key, kept = (shape, device), self._tables.get(what)
+        if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
+            return make(shape, x.device)  # fake tensors must not be kept, nor meet real ones
+        key, kept = (shape, x.device), self._tables.get(what)
         if kept is None or kept[0] != key:
             with torch.inference_mode(False):
-                kept = self._tables[what] = key, make(shape, device)
+                kept = self._tables[what] = key, make(shape, x.device)
         return kept[1]
 
     def _table(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -389,3 +389,5 @@ def check_batch(x: Any, dimension: int, why: str) -> None:
         raise StructureError(wanted, f"shape {tuple(x.shape)}", mend)
     if x.is_complex():
         raise StructureError(f"{wanted} of real numbers", x.dtype)
+    if 0 in x.shape[1:]:
+        raise StructureError(f"{wanted} with something in it", f"shape {tuple(x.shape)}")
