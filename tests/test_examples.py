@@ -12,6 +12,7 @@ from matplotlib.image import imread
 QUICKLY = {
     "volumes": ["--steps", "3"],
     "mixed_sizes": ["--steps", "3", "--seeds", "1"],
+    "shift_exact": ["--steps", "3"],
 }  # as a reader would run it, but for what takes long
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -24,7 +25,9 @@ def loaded(path):
 
 
 def test_there_are_examples():
-    assert {"edges", "mixed_sizes", "timeline", "volumes"} <= {path.stem for path in EXAMPLES}
+    assert {"edges", "mixed_sizes", "shift_exact", "timeline", "volumes"} <= {
+        path.stem for path in EXAMPLES
+    }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -93,3 +96,11 @@ def test_volumes_notices_scores_that_change_with_the_cube(tmp_path, monkeypatch)
 def test_mixed_sizes_notices_scores_that_depend_on_the_batch(tmp_path, monkeypatch):
     message = failing("mixed_sizes", "mixed", lambda example: example.padded, tmp_path, monkeypatch)
     assert "must not depend on the rest of the batch" in message
+
+
+def test_shift_exact_notices_strides_that_are_not_exact(tmp_path, monkeypatch):
+    def by(example):
+        return lambda model: model
+
+    message = failing("shift_exact", "polyphase", by, tmp_path, monkeypatch)
+    assert "'polyphase' must not change when shifted" in message

@@ -197,12 +197,10 @@ class Turns(nn.Module):
         shape = tuple(x.shape[1:])
         bits = bits_for(math.prod(shape), WEIGHT_BITS)
         if picture is not None:
-            flat = torch.stack(
-                [whole(picture(self.move(k, x)), bits).flatten(1) for k in range(self.group.order)],
-                1,
-            ).double()
+            moved = torch.cat([self.move(k, x) for k in range(self.group.order)])
+            flat = whole(picture(moved), bits).view(self.group.order, x.shape[0], -1).double()
             generic = [weights(shape, WEIGHT_BITS, k, x.device) for k in range(PROJECTIONS)]
-            return best([flat @ w.flatten() for w in generic])
+            return best([(flat @ w.flatten()).t() for w in generic])
         scores = whole(x, bits).flatten(1).double() @ self._kept("table", shape, x).t()
         return best(list(scores.view(-1, PROJECTIONS, self.group.order).unbind(1)))
 
