@@ -291,6 +291,8 @@ def test_bad_input():
     with pytest.raises(sc.StructureError, match=r"multiples of the stride \(2, 2\), got \(7, 8\)"):
         sc.nn.PolyphasePool2d(2)(x)
     with pytest.raises(sc.StructureError, match="multiples of the stride"):
+        sc.nn.PolyphasePool2d(2)(x, torch.zeros(1, 2).long())
+    with pytest.raises(sc.StructureError, match="multiples of the stride"):
         sc.nn.PolyphaseConv2d(2, 3, 3, 2, 1, padding_mode="circular")(x)
     with pytest.raises(sc.StructureError, match="padding that keeps"):
         sc.nn.PolyphaseConv2d(2, 3, 3, 2, padding_mode="circular")

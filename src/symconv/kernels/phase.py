@@ -72,7 +72,7 @@ def align(x: Tensor, phase: Tensor, padding_mode: str = "circular") -> Tensor:
         >>> align(x, torch.tensor([[1]]))
         tensor([[[3., 1., 2., 0.]]])
     """
-    _check_phase(x, phase, padding_mode)
+    check_phase(x, phase, padding_mode)
     return shifted(x, phase, padding_mode == "circular")
 
 
@@ -87,7 +87,7 @@ def unalign(y: Tensor, phase: Tensor, padding_mode: str = "circular") -> Tensor:
         >>> torch.equal(unalign(align(x, phase), phase), x)
         True
     """
-    _check_phase(y, phase, padding_mode)
+    check_phase(y, phase, padding_mode)
     return shifted(y, -phase, padding_mode == "circular")
 
 
@@ -100,7 +100,8 @@ def _check_space(x: Tensor) -> None:
         )
 
 
-def _check_phase(x: Tensor, phase: Tensor, mode: str) -> None:
+def check_phase(x: Tensor, phase: Tensor, mode: str = "circular") -> None:
+    """Refuse offsets that do not fit x, and unknown modes."""
     _check_space(x)
     if phase.shape != (x.shape[0], x.ndim - 2) or phase.is_floating_point():
         raise StructureError(
@@ -131,42 +132,44 @@ def choose_phase(x: Tensor, stride: tuple[int, ...]) -> Tensor:
 def _invariants(x: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Sums over positions, by phase (B, K, P), and the size of what was summed (B, K).
 
-    First the squared norm; then sums that tell phases of equal norm apart: of a generic projection
-    of the channels, of its cube, and of products of neighbours, which see the arrangement and,
-    being odd in one of the two, its direction.
+    First the squared norm; then sums that tell phases of equal norm apart, of a generic projection
+    v of the channels: v |v|, which sees signs, and v^2 times neighbours, each with a weight of its
+    own, which sees the arrangement and its direction.
     """
-    n = len(stride)
     x = x if x.dtype == torch.float64 else x.float()
-    # Sums over channels have one order at every position, so a shift moves them to the bit; the
-    # sums over positions, whose order a shift does change, are the float64 ones.
-    energy = x.square().sum(1).double()
+    # Maps are computed alike at every position, so a shift moves them to the bit; the sums over
+    # positions, whose order a shift does change, are the float64 ones.
+    energy = (x * x).sum(1)
     generic = torch.cos(math.sqrt(2) * torch.arange(1, x.shape[1] + 1, device=x.device))
-    value = (generic.to(x.dtype) @ x.flatten(2)).view(energy.shape).double()
-    maps = [energy, value, value**3]
-    axes = range(1, n + 1)
-    maps += [value.square() * value.roll(-1, axis) for axis in axes]
-    maps += [
-        value.square() * value.roll((-1, -1), pair) for pair in itertools.combinations(axes, 2)
+    value = (generic.to(x.dtype) @ x.flatten(2)).view(energy.shape)
+    square = value * value
+    axes = range(1, len(stride) + 1)
+    steps = [pick for n in axes for pick in itertools.combinations(axes, n)]
+    near = sum(value.roll((-1,) * len(s), s) * math.sqrt(2 + i) for i, s in enumerate(steps))
+    sums = [_by_phase(m, stride) for m in (energy, value * value.abs(), square * near)]
+    sizes = [
+        m.flatten(1).sum(1, dtype=torch.float64) for m in (energy, square, square * near.abs())
     ]
-    every = torch.stack(maps, 1)
-    count = math.prod(stride)
-    return _by_phase(every, stride), every.abs().flatten(2).sum(2) / count
+    return torch.stack(sums, 1), torch.stack(sizes, 1) / math.prod(stride)
 
 
-def _by_phase(maps: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Sums of maps (B, K, *space) over each phase: (B, K, P), phases in row-major order."""
-    missing = [-size % step for size, step in zip(maps.shape[2:], stride, strict=True)]
+def _by_phase(values: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Sums of values (B, *space) over each phase: (B, P), phases in row-major order."""
+    missing = [-size % step for size, step in zip(values.shape[1:], stride, strict=True)]
     if not isinstance(missing[0], int) or any(missing):
         pads = [amount for last in reversed(missing) for amount in (0, last)]
-        maps = torch.nn.functional.pad(maps, pads)
-    split = [part for size, step in zip(maps.shape[2:], stride, strict=True)
-             for part in (size // step, step)]  # fmt: skip
-    maps = maps.reshape(*maps.shape[:2], *split)
-    return maps.sum(tuple(range(2, maps.ndim, 2))).flatten(2)
+        values = torch.nn.functional.pad(values, pads)
+    split = [
+        part
+        for size, step in zip(values.shape[1:], stride, strict=True)
+        for part in (size // step, step)
+    ]
+    values = values.reshape(values.shape[0], *split)
+    return values.sum(tuple(range(1, values.ndim, 2)), dtype=torch.float64).flatten(1)
 
 
-class _Gather(torch.autograd.Function):
-    """Entries of the last axis by index, where the gradient is a gather by the inverse index."""
+class _Permute(torch.autograd.Function):
+    """Entries of the last axis by index; the gradient is a gather by the inverse index."""
 
     @staticmethod
     def forward(flat: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
@@ -179,26 +182,36 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
         index, inverse = ctx.saved_tensors
-        return _Gather.apply(gradients[0], inverse, index), None, None
+        return _Permute.apply(gradients[0], inverse, index), None, None
 
 
 def shifted(x: Tensor, offsets: Tensor, circular: bool = True) -> Tensor:
     """y[b, :, i] = x[b, :, i + offsets[b]] for x (B, C, *space); circular, or zeros beyond."""
-    forth, back = _places(offsets, x.shape[2:]), _places(-offsets, x.shape[2:])
+    forth = _places(offsets, x.shape[2:])
     flat = x.flatten(2)
     if not circular:  # what would wrap is cleared before it moves
         lost = _wraps(-offsets, x.shape[2:])
         flat = flat.masked_fill(lost[:, None], 0)
     if torch.compiler.is_compiling():  # a compiler derives, and fuses, the plain operation
         return flat.gather(2, forth[:, None].expand_as(flat)).view(x.shape)
-    return _Gather.apply(flat, forth, back).view(x.shape)
+    back = _places(-offsets, x.shape[2:])
+    return _Permute.apply(flat, forth, back).view(x.shape)
 
 
-def _places(offsets: Tensor, space: tuple[int, ...]) -> Tensor:
+def sampled(x: Tensor, offsets: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """y[b, :, i] = x[b, :, stride i + offsets[b]]: one phase; stride divides the sizes."""
+    index = _places(offsets, x.shape[2:], stride)
+    picked = x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
+    size = [length // step for length, step in zip(x.shape[2:], stride, strict=True)]
+    return picked.view(*x.shape[:2], *size)
+
+
+def _places(offsets: Tensor, space: tuple[int, ...], stride: tuple[int, ...] = ()) -> Tensor:
     """Flat places (B, L) that positions read from, each axis modulo its size."""
     flat = torch.zeros_like(offsets[:, :1])
     for axis, size in enumerate(space):
-        place = (torch.arange(size, device=offsets.device) + offsets[:, axis, None]) % size
+        steps = torch.arange(0, size, stride[axis] if stride else 1, device=offsets.device)
+        place = (steps + offsets[:, axis, None]) % size
         flat = (flat[:, :, None] * size + place[:, None]).flatten(1)
     return flat
 

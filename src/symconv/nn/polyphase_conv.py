@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from symconv.errors import StructureError
 from symconv.functional import align, polyphase
+from symconv.kernels.phase import check_phase, sampled
 from symconv.nn.polyphase_pool import HOLDS, check_sizes
+
+_CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 _DOC = r"""A strided convolution, on the phase of the grid that holds most of the input.
 
@@ -62,17 +66,28 @@ class _Polyphase:
                 "take padding = dilation * (kernel_size - 1) // 2",
             )
         self.shift_mode = "circular" if circular or patches else "zeros"
+        self.pointwise = patches and set(self.kernel_size) == {1}
 
     def phase(self: Any, x: Tensor) -> Tensor:
         """The phase (N, n) on which the output lies, to be shared with other layers."""
-        check_sizes(x, len(self.stride), self.stride, self.shift_mode == "circular")
+        self.check_input(x)
         return polyphase(x, self.stride)
 
-    def moved(self: Any, x: Tensor, phase: Tensor | None) -> Tensor:
-        """Each item moved so that its phase comes first."""
+    def check_input(self: Any, x: Tensor) -> None:
+        """Axes, and sizes that are multiples of the stride where shifts are exact."""
+        check_sizes(x, len(self.stride), self.stride, self.shift_mode == "circular")
+
+    def forward(self: Any, input: Tensor, phase: Tensor | None = None) -> Tensor:
+        """The output (N, O, *out), on `phase` or, without one, on that of the input."""
         if set(self.stride) == {1}:
-            return x
-        return align(x, self.phase(x) if phase is None else phase, self.shift_mode)
+            return self._conv_forward(input, self.weight, self.bias)
+        self.check_input(input)
+        offsets = polyphase(input, self.stride) if phase is None else phase
+        if self.pointwise:  # the other phases are not needed at all
+            check_phase(input, offsets)
+            x = sampled(input, offsets, self.stride)
+            return _CONV[len(self.stride)](x, self.weight, self.bias, groups=self.groups)
+        return self._conv_forward(align(input, offsets, self.shift_mode), self.weight, self.bias)
 
 
 class PolyphaseConv1d(_Polyphase, nn.Conv1d):
@@ -82,10 +97,6 @@ class PolyphaseConv1d(_Polyphase, nn.Conv1d):
         super().__init__(*args, **kwargs)
         self.check_padding()
 
-    def forward(self, input: Tensor, phase: Tensor | None = None) -> Tensor:
-        """The output (N, O, *out), on `phase` or, without one, on that of the input."""
-        return super().forward(self.moved(input, phase))
-
 
 class PolyphaseConv2d(_Polyphase, nn.Conv2d):
     """Polyphase strided convolution over two axes of space."""
@@ -94,10 +105,6 @@ class PolyphaseConv2d(_Polyphase, nn.Conv2d):
         super().__init__(*args, **kwargs)
         self.check_padding()
 
-    def forward(self, input: Tensor, phase: Tensor | None = None) -> Tensor:
-        """The output (N, O, *out), on `phase` or, without one, on that of the input."""
-        return super().forward(self.moved(input, phase))
-
 
 class PolyphaseConv3d(_Polyphase, nn.Conv3d):
     """Polyphase strided convolution over three axes of space."""
@@ -105,10 +112,6 @@ class PolyphaseConv3d(_Polyphase, nn.Conv3d):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.check_padding()
-
-    def forward(self, input: Tensor, phase: Tensor | None = None) -> Tensor:
-        """The output (N, O, *out), on `phase` or, without one, on that of the input."""
-        return super().forward(self.moved(input, phase))
 
 
 for _layer in (PolyphaseConv1d, PolyphaseConv2d, PolyphaseConv3d):

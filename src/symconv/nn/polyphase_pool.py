@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from symconv.errors import StructureError
 from symconv.functional import align, polyphase
+from symconv.kernels.phase import check_phase, sampled
 from symconv.lattice.windows import Size, per_axis
 from symconv.nn.blur_pool import short
 
@@ -85,14 +86,23 @@ class _PolyphasePool(nn.Module):
 
     def phase(self, x: Tensor) -> Tensor:
         """The phase (N, n) on which the pool lies, to be shared with other layers."""
-        check_sizes(x, self.dimension, self.stride, self.padding_mode == "circular")
+        self.check_input(x)
         return polyphase(x, self.stride)
+
+    def check_input(self, x: Tensor) -> None:
+        """Axes, and sizes that are multiples of the stride where shifts are exact."""
+        check_sizes(x, self.dimension, self.stride, self.padding_mode == "circular")
 
     def forward(self, x: Tensor, phase: Tensor | None = None) -> Tensor:
         """The pooled map (N, C, *out), on `phase` or, without one, on that of x."""
-        phase = self.phase(x) if phase is None else phase
+        self.check_input(x)
+        phase = polyphase(x, self.stride) if phase is None else phase
+        bare = set(self.kernel_size) == {1}
+        if bare and self.padding_mode == "circular":
+            check_phase(x, phase)
+            return sampled(x, phase, self.stride)
         x = align(x, phase, self.padding_mode)
-        if set(self.kernel_size) == {1}:
+        if bare:
             return x[(..., *(slice(None, None, step) for step in self.stride))]
         # the last windows of each axis reach k - s positions beyond it where k > s
         sides = [(k - 1) // 2 for k in self.kernel_size]
