@@ -64,7 +64,7 @@ class Block(nn.Module):
         self.first, self.norm = conv(kind, into, out, 3, stride, at), nn.BatchNorm2d(out)
         self.blur = after(kind, stride)
         self.second, self.norm2 = conv(kind, out, out, 3, 1, behind), nn.BatchNorm2d(out)
-        self.short = None
+        self.short: nn.Module | None = None
         if stride > 1 or into != out:
             self.short, self.norm3 = conv(kind, into, out, 1, stride, at), nn.BatchNorm2d(out)
 

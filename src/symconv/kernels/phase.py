@@ -145,7 +145,9 @@ def _invariants(x: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     square = value * value
     axes = range(1, len(stride) + 1)
     steps = [pick for n in axes for pick in itertools.combinations(axes, n)]
-    near = sum(value.roll((-1,) * len(s), s) * math.sqrt(2 + i) for i, s in enumerate(steps))
+    near = torch.zeros_like(value)
+    for number, step in enumerate(steps, 2):
+        near = near + math.sqrt(number) * value.roll((-1,) * len(step), step)
     sums = [_by_phase(m, stride) for m in (energy, value * value.abs(), square * near)]
     sizes = [
         m.flatten(1).sum(1, dtype=torch.float64) for m in (energy, square, square * near.abs())
