@@ -71,8 +71,10 @@ class Layer:
     def error(self, move: Move) -> float:
         """Its error by itself; 0 where that is rounding, not its doing, or not measured."""
         found = self.local.get(move.name)
-        if not isinstance(found, Error) or found.rounding or not self.moves_whole(move):
+        if not isinstance(found, Error) or found.rounding:
             return 0.0
+        if not self.moves_whole(move) and max(self.steps) <= 1:
+            return 0.0  # a shift by its own total stride tells more of it
         return found.full or 0.0
 
 
@@ -131,6 +133,8 @@ def _worst(layers: Sequence[Layer], move: Move, floor: float) -> list[Layer]:
 def _sentence(layer: Layer, move: Move, period: Sequence[int] | None, border: bool) -> str:
     """What a layer does; `border`: only there, its units away from the border are exact."""
     said = f"{layer.label}: error {layer.error(move):.2g} under {_words(move)}"
+    if not layer.moves_whole(move):
+        said += ", rounded up to whole positions of its input"
     if border:
         return f"{said}, at the border alone"
     if period and move.shift and max(period) > 1:
@@ -142,16 +146,13 @@ def _sentence(layer: Layer, move: Move, period: Sequence[int] | None, border: bo
 def _unclear(
     rows: Sequence[EquivarianceRow], layers: Sequence[Layer], move: Move, floor: float
 ) -> str:
-    moved = {layer.name: layer for layer in layers}
-    for layer in layers:
-        if not layer.moves_whole(move):
-            moved.pop(layer.name, None)
-    mine = (r for r in rows if r.transform == move.name and r.layer in moved)
+    known = {layer.name: layer for layer in layers}
+    mine = (r for r in rows if r.transform == move.name and r.layer in known)
     first = next((r for r in mine if (r.error or 0.0) > floor), None)
     if first is None:
         return f"no single layer could be named for the error under {_words(move)}"
     return (
-        f"{moved[first.layer].label}: the first features that differ under {_words(move)}, by "
+        f"{known[first.layer].label}: the first features that differ under {_words(move)}, by "
         f"{first.error:.2g}; what comes before it could not be measured alone"
     )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 
-from symconv.auditing.equivariance.layout import Layout
+from symconv.auditing.equivariance.layout import Digit, Layout
 from symconv.auditing.equivariance.moves import Move
 
 # Relative errors at which a verdict turns. Rounding grows with depth, so "exact" leaves four to
@@ -32,11 +34,37 @@ class Error:
         full: ``||a - b|| / ||b||`` over all units; None if something is not finite.
         interior: The same over the units whose receptive field avoids the border.
         rounding: Both are so small beside what they were computed from that only rounding is left.
+        whole: Some item moved by whole positions of its own, where the shift is no whole number of
+            them.
     """
 
     full: float | None
     interior: float | None = None
     rounding: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """Squared norms of a difference and of what is expected, over all units and the interior."""
+
+    apart: float
+    size: float
+    inside: tuple[float, float] | None = None
+
+    def __add__(self, other: _Norms) -> _Norms:
+        inside = None
+        if self.inside is not None and other.inside is not None:
+            inside = (self.inside[0] + other.inside[0], self.inside[1] + other.inside[1])
+        return _Norms(self.apart + other.apart, self.size + other.size, inside)
+
+    @property
+    def relative(self) -> float:
+        """The squared relative error; infinite where something is not finite."""
+        known = math.isfinite(self.apart) and math.isfinite(self.size)
+        if not known or (self.apart and not self.size):
+            return math.inf
+        return self.apart / self.size if self.apart else 0.0
 
 
 def verdict(error: float | None, dtype: torch.dtype, rounding: bool = False) -> str:
@@ -71,22 +99,91 @@ def difference(
         interior: Mask over space of the interior units, if any.
         scale: Root mean square of what they were computed from.
     """
+    found = _norms_over(got, expected, layout, move, dimension, interior)
+    return _as_error(found, expected.numel(), got.dtype, scale)
+
+
+def nearest(
+    got: Tensor,
+    expected: Tensor,
+    others: Iterable[Tensor],
+    layout: Layout,
+    move: Move,
+    dimension: int,
+    interior: Tensor | None = None,
+    scale: float = 0.0,
+) -> Error:
+    """The error against the nearest of several expected features, item by item.
+
+    Args:
+        got: What was computed.
+        expected: What should have come.
+        others: What may have come instead, each as large.
+        layout: As in `difference`, and so are the arguments after it.
+        move: The transform.
+        dimension: Axes of space.
+        interior: Mask over space of the interior units, if any.
+        scale: Root mean square of what they were computed from.
+    """
+    axis = layout.axis_of("n")
+    sound = EXACT.get(got.dtype, 0.0) ** 2
+    best = [
+        _norms_over(a, b, g, move, dimension, interior)
+        for a, b, g in _items(got, expected, layout, axis)
+    ]
+    whole = [False] * len(best)
+    for other in others:
+        if all(b.relative <= sound for b in best):
+            break
+        for i, (a, b, g) in enumerate(_items(got, other, layout, axis)):
+            found = _norms_over(a, b, g, move, dimension, interior)
+            if found.relative < best[i].relative:
+                best[i], whole[i] = found, True
+    error = _as_error(reduce(add, best), expected.numel(), got.dtype, scale)
+    return replace(error, whole=any(whole))
+
+
+def _items(
+    got: Tensor, expected: Tensor, layout: Layout, axis: int | None
+) -> Iterator[tuple[Tensor, Tensor, Layout]]:
+    """The items of a batch, one after the other; the whole where no axis holds them."""
+    if axis is None or got.shape[axis] == 1:
+        yield got, expected, layout
+        return
+    one = layout.with_axis(axis, (Digit("n", 1),))
+    for i in range(got.shape[axis]):
+        yield got.narrow(axis, i, 1), expected.narrow(axis, i, 1), one
+
+
+def _norms_over(
+    got: Tensor,
+    expected: Tensor,
+    layout: Layout,
+    move: Move,
+    dimension: int,
+    interior: Tensor | None,
+) -> _Norms:
     masks = [None, interior]
     if move.keeps is not None and layout.has("s"):
         keeps = move.keeps(_space_of(expected, layout, dimension))
         masks = [keeps, None if interior is None else interior & keeps]
     if masks[0] is None and masks[1] is None:
-        (apart, size), inside = _norms(got, expected), None
-    else:
-        two = [_energy(a, expected, layout, dimension) for a in (got, None)]
-        (apart, size), within = ([_over(e, mask) for e in two] for mask in masks)
-        some = masks[1] is not None and bool(masks[1].any())
-        inside = _relative(*within) if some else None
-    full = _relative(apart, size)
-    count = math.sqrt(max(expected.numel(), 1))
-    tiny = 1e-3 * EXACT.get(got.dtype, 0.0) * scale
+        return _Norms(*_norms(got, expected))
+    two = [_energy(a, expected, layout, dimension) for a in (got, None)]
+    whole, within = ((_over(two[0], mask), _over(two[1], mask)) for mask in masks)
+    some = masks[1] is not None and bool(masks[1].any())
+    return _Norms(whole[0], whole[1], within if some else None)
+
+
+def _as_error(found: _Norms, entries: int, dtype: torch.dtype, scale: float) -> Error:
+    apart, size = math.sqrt(found.apart), math.sqrt(found.size)
+    inside = None
+    if found.inside is not None:
+        inside = _relative(math.sqrt(found.inside[0]), math.sqrt(found.inside[1]))
+    count = math.sqrt(max(entries, 1))
+    tiny = 1e-3 * EXACT.get(dtype, 0.0) * scale
     rounding = math.isfinite(apart) and apart / count <= tiny and size / count <= 1e-3 * scale
-    return Error(full, inside, rounding)
+    return Error(_relative(apart, size), inside, rounding)
 
 
 def _relative(apart: float, size: float) -> float | None:
@@ -96,12 +193,12 @@ def _relative(apart: float, size: float) -> float | None:
 
 
 def _norms(got: Tensor, expected: Tensor) -> tuple[float, float]:
-    """The norms of the difference and of what is expected."""
+    """The squared norms of the difference and of what is expected."""
     apart = size = 0.0
     for a, b in zip(_chunks(got), _chunks(expected), strict=True):
         apart += _square(a - b)
         size += _square(b)
-    return math.sqrt(apart), math.sqrt(size)
+    return apart, size
 
 
 def _energy(got: Tensor | None, expected: Tensor, layout: Layout, dimension: int) -> Tensor:
@@ -119,7 +216,7 @@ def _energy(got: Tensor | None, expected: Tensor, layout: Layout, dimension: int
 
 
 def _over(energy: Tensor, mask: Tensor | None) -> float:
-    return math.sqrt(float((energy if mask is None else energy[mask.to(energy.device)]).sum()))
+    return float((energy if mask is None else energy[mask.to(energy.device)]).sum())
 
 
 def _chunks(x: Tensor) -> Iterator[Tensor]:

@@ -217,6 +217,8 @@ def _primes(number: int) -> list[int]:
 
 # Rows
 
+_WHOLE = "each item's map moves by a whole number of its own positions, t / s rounded down or up"
+
 
 def _rows(
     move: Move,
@@ -271,6 +273,8 @@ def _row(
     said += [why for why in (end, alone) if isinstance(why, str)]
     if isinstance(end, Error) and end.full is None:
         said.append("values that are not finite")
+    if isinstance(end, Error) and end.whole and (end.full or 0.0) <= EXACT.get(picture.dtype, 0.0):
+        said.append(_WHOLE)
     inside = end.interior if isinstance(end, Error) else None
     smallest = None
     if inside is None and isinstance(end, Error):

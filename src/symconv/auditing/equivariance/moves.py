@@ -60,6 +60,29 @@ class Move:
 
         return layout.transformed(x, act_on, dimension)
 
+    def whole_steps(self, strides: Sequence[Fraction]) -> list[tuple[Fraction, ...]]:
+        """Shifts in input positions that move a map of these strides by whole positions.
+
+        A layer that chooses its sampling grid by content moves by one of them, each item by its
+        own: t / s rounded down or up on each axis. None where a whole shift t is one already, or
+        where the transform is no whole shift.
+
+        Example:
+            >>> shift((1, 4)).whole_steps([Fraction(2), Fraction(2)])
+            [(Fraction(0, 1), Fraction(4, 1)), (Fraction(2, 1), Fraction(4, 1))]
+            >>> shift((1, 4)).whole_steps([Fraction(1), Fraction(2)])
+            []
+        """
+        if self.shift is None or any(t.denominator != 1 for t in self.shift):
+            return []
+        ratios = [t / s for t, s in zip(self.shift, strides, strict=True)]
+        if all(r.denominator == 1 for r in ratios):
+            return []
+        sides = [sorted({math.floor(r), math.ceil(r)}) for r in ratios]
+        return [
+            tuple(k * s for k, s in zip(steps, strides, strict=True)) for steps in product(*sides)
+        ]
+
     def _on_channels(self, x: Tensor, axis: int, layout: Layout) -> Tensor:
         if self.element is None:
             return x
