@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given
@@ -160,6 +162,19 @@ def test_exported(way, output):
         return
     program = torch.export.export(made, (x,), dynamic_shapes=batch).module()
     assert torch.equal(program(x[:3]), made(x[:3]))
+
+
+def test_onnx_equals_eager(tmp_path):
+    made, x = wrapped("learned", "scores"), pictures(count=4)
+    shapes = ({0: torch.export.Dim("batch", min=2)},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its exporter
+        program = torch.onnx.export(made, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "model.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    (y,) = session.run(None, {session.get_inputs()[0].name: x[:3].numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), made(x[:3]).detach(), rtol=1e-4, atol=1e-5)
 
 
 @each
