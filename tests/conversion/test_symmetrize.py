@@ -14,7 +14,7 @@ from torch import nn
 import symconv as sc
 from auditing.networks import VisionTransformer
 from ragged.networks import MobileNetV3, UNet, vgg_bn
-from symconv.conversion.symmetrizing import canonical, motions
+from symconv.conversion.symmetrizing import canonical, exact, motions
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 GROUPS = ("mirror", "C2", "D1", "D2", "C4", "D4", "O", "Oh")
@@ -250,6 +250,18 @@ def test_equal_poses_run_once_and_chunks_bound_the_rest():
     assert counting.rows == [6, 6, 4]
 
 
+def test_where_the_input_is_not_finite_every_pose_ties():
+    model = nn.Sequential(nn.Hardtanh(), made(cnn))
+    x = torch.rand(3, 3, 8, 8)
+    x[1, 0, 2, 5] = torch.inf
+    x[2] = x[2] + x[2].flip(-1)
+    y = sc.symmetrize(model, "D4", "canonical")(x)
+    torch.testing.assert_close(y[1], sc.symmetrize(model, "D4")(x)[1])
+    for g in sc.groups.parse("D4").elements:
+        moved = sc.symmetrize(model, "D4", "canonical")(sc.act(g, x))
+        torch.testing.assert_close(moved, y, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("output", ["scores", "map"])
 def test_where_every_pose_ties_the_result_is_the_average(output, monkeypatch):
     """Accidental ties: weights that cannot tell poses apart, and poses that differ."""
@@ -288,6 +300,31 @@ def test_poses_are_those_of_the_input_exactly(seed, name, symmetric):
     for h in range(group.order):  # g h x is best where g is for h x
         columns = torch.from_numpy(group.product[:, h])
         assert torch.equal(turns.tied(turns.move(h, x)), tied[:, columns])
+
+
+def test_whole_numbers_move_with_the_input():
+    turns = motions.Turns(sc.groups.parse("D4"), None, None)
+    x = torch.randn(50, 3, 9, 9, generator=torch.Generator().manual_seed(0)) ** 3
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        given = x.to(dtype)
+        found = exact.whole(given, 20)
+        assert torch.equal(found, found.round())
+        assert found.abs().flatten(1).amax(1).eq(2**20).all()
+        for k in range(8):
+            assert torch.equal(exact.whole(turns.move(k, given), 20), turns.move(k, found))
+
+
+def test_few_poses_tie_by_accident(monkeypatch):
+    """Pictures of a few equal dots, which one score alone mistakes for symmetric ones."""
+    turns = motions.Turns(sc.groups.parse("D4"), None, None)
+    x = torch.zeros(30000, 64)
+    dots = torch.rand(30000, 64, generator=torch.Generator().manual_seed(0)).topk(3).indices
+    x = x.scatter(1, dots, 1.0).view(-1, 1, 8, 8)
+    equal = sum((turns.move(k, x) == x).flatten(1).all(1).int() for k in range(8))
+    assert torch.equal(turns.tied(x).sum(1), equal)
+    monkeypatch.setattr(motions, "PROJECTIONS", 1)
+    turns = motions.Turns(sc.groups.parse("D4"), None, None)
+    assert not torch.equal(turns.tied(x).sum(1), equal)
 
 
 def test_rounded_sums_would_not_do(monkeypatch):
