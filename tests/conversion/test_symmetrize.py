@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 import symconv as sc
 from auditing.networks import VisionTransformer
@@ -312,6 +313,20 @@ def test_whole_numbers_move_with_the_input():
         assert found.abs().flatten(1).amax(1).eq(2**20).all()
         for k in range(8):
             assert torch.equal(exact.whole(turns.move(k, given), 20), turns.move(k, found))
+
+
+def test_fake_tensors_are_not_kept_and_meet_no_real_ones():
+    turns = motions.Turns(sc.groups.parse("D4"), None, None)
+    x, mode = torch.rand(2, 3, 8, 8), FakeTensorMode()
+    index = torch.tensor([1, 5])
+    for _ in range(2):
+        with mode:
+            fake = mode.from_tensor(x)
+            turns.tied(fake)
+            turns.move_each(mode.from_tensor(index), fake)
+        moved = turns.move_each(index, x)
+        assert torch.equal(moved[1], turns.move(5, x)[1])
+        assert turns.tied(x).sum() == 2
 
 
 def test_few_poses_tie_by_accident(monkeypatch):
