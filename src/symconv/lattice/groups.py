@@ -22,6 +22,8 @@ import numpy as np
 
 from symconv.errors import StructureError
 from symconv.lattice import planar, representations
+from symconv.lattice.scales import Scales as Scales
+from symconv.lattice.scales import scales as scales
 
 
 @dataclass(frozen=True)
