@@ -226,20 +226,32 @@ def rescale(x: torch.Tensor, factor: float | Sequence[float]) -> torch.Tensor:
         if new < 1:
             raise StructureError(f"a factor that leaves something of size {size}", ratio)
         if new != size:
-            matrix = _resampling(size, new, y)
+            matrix = resampling(size, new, like=y)
             y = (y.movedim(axis, -1) @ matrix.t()).movedim(-1, axis)
     return y.to(x.dtype)
 
 
-def _resampling(size: int, new: int, like: torch.Tensor) -> torch.Tensor:
-    """The matrix (new, size) from values to cosine coefficients and back on another grid."""
-    kept = torch.arange(min(size, new), dtype=torch.float64)
-    analyse, evaluate = (
-        torch.cos(math.pi * torch.outer(kept, (torch.arange(n, dtype=torch.float64) + 0.5) / n))
-        for n in (size, new)
-    )
-    analyse[1:] *= 2
-    return (evaluate.t() @ analyse / size).to(like)
+def resampling(size: int, new: int, *, like: torch.Tensor, circular: bool = False) -> torch.Tensor:
+    """The matrix (new, size) of `rescale` along one axis; both grids have one centre.
+
+    Args:
+        size: Positions that there are.
+        new: Positions wanted.
+        like: Gives device and type; computed in float64.
+        circular: Continue the axis as itself, by its Fourier transform, instead of as its mirror
+            image, by its cosine transform. A highest frequency of an even size is left out.
+    """
+    kept = min(size, new)
+    at = [(torch.arange(n, dtype=torch.float64, device=like.device) + 0.5) / n for n in (size, new)]
+    if circular:
+        wave = torch.arange(1, (kept + 1) // 2, dtype=torch.float64, device=like.device)
+        distance = at[1][:, None] - at[0]
+        matrix = 1 + 2 * torch.cos(2 * math.pi * distance[..., None] * wave).sum(-1)
+    else:
+        wave = torch.arange(kept, dtype=torch.float64, device=like.device)
+        analyse, evaluate = (torch.cos(math.pi * torch.outer(wave, u)) for u in at)
+        matrix = evaluate.t() @ analyse * 2 - 1  # the constant counts once
+    return (matrix / size).to(like.dtype)
 
 
 def _as_float(x: torch.Tensor, what: str) -> torch.Tensor:
