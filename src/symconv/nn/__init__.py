@@ -44,6 +44,8 @@ from symconv.nn.pyramid_pool import (
     SpatialPyramidPool3d,
 )
 from symconv.nn.region import RegionConv1d, RegionConv2d, RegionConv3d
+from symconv.nn.scale_conv import ScaleConv1d, ScaleConv2d
+from symconv.nn.scale_pool import ScalePool
 from symconv.nn.sparse import SparseLinear
 from symconv.nn.tiled import TiledConv1d, TiledConv2d, TiledConv3d
 
@@ -94,6 +96,9 @@ __all__ = [
     "RegionConv1d",
     "RegionConv2d",
     "RegionConv3d",
+    "ScaleConv1d",
+    "ScaleConv2d",
+    "ScalePool",
     "SparseLinear",
     "SpatialPyramidPool1d",
     "SpatialPyramidPool2d",
