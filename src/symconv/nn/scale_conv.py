@@ -77,7 +77,7 @@ class _ScaleConv(nn.Module):
             is circular too, else it mirrors the border.
         basis: "hermite", "discrete" or "dyadic".
         interscale: Scales that each output scale reads, from its own upwards.
-        order: Total order of the functions, (smallest kernel_size - 1) // 2 if left out.
+        order: Total order of the functions, (kernel_size - 1) // 2 if left out.
         sigma: Standard deviation of "hermite" in steps of the grid; (k - 1) / 4, at least 0.8, if
             left out. Below that a warning tells what to expect.
         device: Where parameters lie.
@@ -135,7 +135,7 @@ class _ScaleConv(nn.Module):
         check_groups(in_field.copies, out_field.copies, self.groups)
         self.padding_mode, self.basis = padding_mode, basis
         self._check(padding, dilation, order, sigma)
-        self.order = (min(self.kernel_size) - 1) // 2 if order is None else order
+        self.order = (max(self.kernel_size) - 1) // 2 if order is None else order
         self.sigma = _usual_sigma(self.kernel_size) if sigma is None else float(sigma)
         found = functions(basis, self.kernel_size, self.order, self.sigma, self.scales.factor)
         kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
@@ -213,9 +213,12 @@ class _ScaleConv(nn.Module):
         """Refuse inputs whose largest scale has fewer positions than a filter."""
         largest = self.scales.factor ** (self.scales.count - 1)
         for size, k in zip(space, self.kernel_size, strict=True):
-            dyadic = self.basis == "dyadic"
-            if (size < largest * (k - 1) + 1) if dyadic else (max(1, round(size / largest)) < k):
-                least = math.ceil(largest * (k - 1) + 1 if dyadic else largest * (k - 0.5))
+            if self.basis == "dyadic":
+                least = math.ceil(largest * (k - 1)) + 1
+            else:  # round(size / largest) positions, halves to the even number
+                least = math.ceil(largest * (k - 0.5))
+                least += round(least / largest) < k
+            if size < least:
                 raise StructureError(
                     f"at least {least} positions on each axis for kernel_size {k} at scale "
                     f"{largest:.3g}",
@@ -301,7 +304,7 @@ class _ScaleConv(nn.Module):
             "padding_mode": "zeros",
             "basis": "hermite",
             "interscale": 1,
-            "order": (min(self.kernel_size) - 1) // 2,
+            "order": (max(self.kernel_size) - 1) // 2,
             "sigma": _usual_sigma(self.kernel_size),
         }
         parts = [f"{self.in_field}, {self.out_field}, kernel_size={short(self.kernel_size)}"]
@@ -339,7 +342,7 @@ def _fields(in_field: Field, out_field: Field) -> tuple[Scales, bool]:
 
 
 def _usual_sigma(kernel_size: tuple[int, ...]) -> float:
-    return max((min(kernel_size) - 1) / 4, _LEAST_SIGMA)
+    return max((max(kernel_size) - 1) / 4, _LEAST_SIGMA)
 
 
 def _resampled(x: Tensor, axis: int, size: int, new: int, step: int, circular: bool) -> Tensor:
