@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from symconv import conversion, data, export, functional, kernels, models, nn, testing
     from symconv.auditing import audit
     from symconv.comparison import compare
-    from symconv.conversion import symmetrize
+    from symconv.conversion import antialias, symmetrize
     from symconv.errors import StructureError
     from symconv.lattice import groups
     from symconv.ragged import Ragged
@@ -25,6 +25,7 @@ _HOMES = {  # public name -> the module that holds it; None: the name is a modul
     "Structure": "symconv.structure",
     "StructureError": "symconv.errors",
     "act": "symconv.transforms",
+    "antialias": "symconv.conversion",
     "audit": "symconv.auditing",
     "compare": "symconv.comparison",
     "conversion": None,
@@ -48,6 +49,7 @@ __all__ = [
     "StructureError",
     "__version__",
     "act",
+    "antialias",
     "audit",
     "compare",
     "conversion",
