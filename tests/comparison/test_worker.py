@@ -57,7 +57,7 @@ def test_rates_are_chosen_on_pictures_changed_as_the_training_pictures_are():
     chosen = {row.name: row.chosen_on for row in ROWS}
     for row in ROWS:
         kind = row.name.partition("+")[2]
-        expected = {"": "", "shifts": "_moved", "turns": "_any_angle"}[kind]
+        expected = {"": "", "shifts": "_moved", "turns": "_any_angle", "scales": "_rescaled"}[kind]
         assert chosen[row.name] == f"validation{expected}"
     data = worker.load(SOURCE)
     seen = []

@@ -78,6 +78,7 @@ def build(
         options.kernels,
         row.norm,
         row.invariant,
+        row.pool,
     )
 
 

@@ -47,7 +47,20 @@ def _pictures(result: Comparison) -> str:
         "'any angle' by an angle of which all are equally likely, by cubic splines, 'mirrored' "
         "with left and right exchanged; labels stay, so that a 6 turned to a 9 counts as a 6. "
         "Training pictures of '+turns' are turned by angles drawn anew for every batch, by "
-        f"bilinear interpolation. Standardised by the training pictures alone.{_overlap(data)}"
+        "bilinear interpolation, those of '+scales' rescaled likewise. "
+        f"{_apart(data)} Standardised by the training pictures alone.{_overlap(data)}"
+    )
+
+
+def _apart(data: dict) -> str:
+    low, high = data["factors"]
+    room = "" if data["farthest"] == 8 else ", as far as the canvas has room"
+    return (
+        f"'Shifted' are two copies of each test picture, 1 to {data['farthest']} px apart along "
+        f"each axis{room}: they lie on the canvas whole, as pictures do, and do not wrap around. "
+        "'Around' they do, by 1 to 8 px: of no use for pictures, but where a network is exact it "
+        f"is exact there. 'Rescaled' are the test pictures by factors of {low:g} to {high:.3g} "
+        "(log-uniform; twice, or what the canvas has room for), by cubic splines behind a Gaussian."
     )
 
 
@@ -71,7 +84,9 @@ def _network(result: Comparison) -> str:
         "mean over positions, batch norm and a linear head. Each structure has the largest width "
         f"within {limit}; group convolutions (C4, C8, ...) have as many multiply-accumulates as "
         "conv instead, and so far fewer weights. Dense and sparse layers give plain features, so "
-        "that there is nothing to pool."
+        "that there is nothing to pool. conv-blur pools (and strides) by max pooling at every "
+        "position and then every second one behind a binomial filter; conv-polyphase pools on the "
+        "grid that holds most, and pads circularly."
     )
 
 
@@ -97,8 +112,9 @@ def _tuning(result: Comparison) -> str:
         f"Training: {settings.steps} steps of {settings.batch} pictures (with fewer training "
         "pictures in proportion to the square root of their number), AdamW (decay "
         f"{settings.weight_decay:g}), one-cycle learning rate, chosen for each structure out of "
-        f"{rates} by one run on the validation pictures (as they are; moved for '+shifts' and "
-        "turned by any angle for '+turns', as their training pictures are), at the largest "
+        f"{rates} by one run on the validation pictures (as they are; moved for '+shifts', "
+        "turned by any angle for '+turns' and rescaled for '+scales', as their training pictures "
+        "are), at the largest "
         f"training size under equal steps, and reused for {reused}: {chosen}.{at_edge} The test "
         f"pictures were never used to choose anything.{timed}"
     )

@@ -13,6 +13,7 @@ from symconv.comparison.notes import method_notes
 from symconv.comparison.payoff import points, standing
 from symconv.comparison.results import Accuracy, Comparison, Line
 from symconv.comparison.runs import write_atomically
+from symconv.comparison.shifts import MEASURES
 from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Options, Row
 from symconv.comparison.tables import error, seconds, short
 from symconv.comparison.verdict import listed
@@ -115,7 +116,7 @@ def _tables(result: Comparison) -> list[dict]:
     cost = "What each network costs, and whether it takes pictures of any size or of one."
     found = [_table(result, accuracy, groups, columns, _accuracy_cells)]
     if not result.settings.sweep:
-        found += [*_payoff_table(result), _error_table(result)]
+        found += [*_payoff_table(result), _share_table(result), _error_table(result)]
     return [*found, _table(result, cost, [], costs, _cost_cells, left=True)]
 
 
@@ -141,6 +142,24 @@ def _payoff_table(result: Comparison) -> list[dict]:
     )
     columns = ["", *result.payoffs[0].leads]
     return [{"about": about, "groups": [], "columns": columns, "rows": rows, "left": False}]
+
+
+def _share_table(result: Comparison) -> dict:
+    data = result.data
+    low, high = data["factors"]
+    about = (
+        f"Shares of the test pictures in percent. Shifted: two copies, 1 to {data['farthest']} px "
+        "apart along each axis, get the same class (consistency), and their own. Around: the "
+        "picture and its circular shift by 1 to 8 px get the same class. Rescaled: by factors of "
+        f"{low:g} to {high:.3g}, the picture gets its own class. Shaded: the highest."
+    )
+    best = {name: max(line.shares[name] for line in result.lines) for name in MEASURES}
+
+    def cells(line: Line, result: Comparison) -> list[dict]:
+        shown = ((line.shares[name], best[name]) for name in MEASURES)
+        return [{"text": f"{100 * s:.1f}", "small": "", "best": s == top} for s, top in shown]
+
+    return _table(result, about, [], ["", *MEASURES.values()], cells)
 
 
 def _error_table(result: Comparison) -> dict:

@@ -23,6 +23,7 @@ from symconv.comparison.settings import Settings
 from symconv.comparison.structures import STRUCTURES
 from symconv.comparison.verdict import METHOD, Verdict, judge, listed
 from symconv.data import PictureSet
+from symconv.data.pictures import SMALLEST
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Line:
         step_seconds: Time of an undisturbed step.
         errors: Equivariance error by transform after training, mean over seeds.
         errors_before: The same before training.
+        shares: Shares of the test pictures by the names of `shifts.MEASURES`, mean over seeds.
         other_sizes: Whether a larger canvas works.
         other_sizes_reason: Why not.
         curve: Accuracy by test and training size.
@@ -96,6 +98,7 @@ class Line:
     step_seconds: float
     errors: dict[str, float]
     errors_before: dict[str, float]
+    shares: dict[str, float]
     other_sizes: bool
     other_sizes_reason: str
     curve: dict[str, dict[int, Accuracy]]
@@ -140,6 +143,7 @@ def make_line(trained: Trained) -> Line:
         step_seconds=trained.step_seconds,
         errors=_means([r["errors"] for r in trained.largest]),
         errors_before=_means([r["errors_before"] for r in trained.largest]),
+        shares=_means([r["shares"] for r in trained.largest]),
         other_sizes=first["other_sizes"],
         other_sizes_reason=first["other_sizes_reason"],
         curve=curve,
@@ -317,6 +321,8 @@ def describe(data: PictureSet, sizes: list[int]) -> dict:
         "validation": len(data.validation),
         "test": len(data.test),
         "reach": data.reach,
+        "farthest": data.farthest,
+        "factors": [SMALLEST, data.largest],
         "full_frame": data.full_frame,
         "sizes": sizes,
     }

@@ -25,9 +25,9 @@ from symconv.comparison.filters import (
     sparse_filters,
     tiled_filters,
 )
-from symconv.data import PictureSet, random_shifts, random_turns
+from symconv.data import PictureSet, random_scales, random_shifts, random_turns
 from symconv.lattice import groups
-from symconv.models import Place, no_pool, plain_norm
+from symconv.models import Place, max_pool, no_pool, plain_norm
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Row:
             its training pictures are.
         norm: The norm that suits its layers.
         invariant: What makes its last features invariant, before the mean over positions.
+        pool: What halves the map behind a layer at a place.
         work: Its budget as a multiple of the MACs that conv has within the common one; None for
             the common budget itself.
         beside: The plain row that says whether its symmetry pays, trained on the same pictures.
@@ -99,6 +100,7 @@ class Row:
     chosen_on: str = "validation"
     norm: Callable[[nn.Module, Tensor], nn.Module] = plain_norm
     invariant: Callable[[nn.Module], nn.Module] = no_pool
+    pool: Callable[[Place], nn.Module] = max_pool
     work: float | None = None
     beside: str | None = None
     default: bool = True
@@ -191,6 +193,37 @@ def conv(place: Place, options: Options) -> nn.Module:
     return cast(Any, layer).to(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU
 
 
+def conv_blurred(place: Place, options: Options) -> nn.Module:
+    """The convolution at every position: its stride is left to the blurred pool behind it."""
+    taps = place.kernel - (place.stride > 1)
+    return conv(replace(place, kernel=taps, stride=1), options)
+
+
+def blur_pool(place: Place) -> nn.Module:
+    """Max pooling at every position, and every other one of its blurred map; strides go along."""
+    step = 2 * place.stride
+    blur = structured.BlurPool2d(step + 1, step, padding_mode="replicate")
+    return nn.Sequential(nn.MaxPool2d(2, 1), blur)
+
+
+def conv_polyphase(place: Place, options: Options) -> nn.Module:
+    """The convolution on a torus, its strided grid where the content says."""
+    layer = structured.PolyphaseConv2d(
+        place.shape[0],
+        place.width,
+        place.kernel,
+        stride=place.stride,
+        padding=place.padding,
+        padding_mode="circular",
+    )
+    return cast(Any, layer).to(memory_format=torch.channels_last)
+
+
+def polyphase_pool(place: Place) -> nn.Module:
+    """2x2 max pooling on the grid that holds most."""
+    return structured.PolyphasePool2d(2, 2)
+
+
 def group_conv(name: str) -> Build:
     """A window with the same filters everywhere, turned (and mirrored) by each element of a group.
 
@@ -233,6 +266,26 @@ def shifts(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
 def turns(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
     """Turns by random angles, all equally likely."""
     return lambda batch, generator: random_turns(batch, pictures.full_frame, generator)
+
+
+def scales(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Random factors between a half and what the canvas has room for, at most two."""
+    return lambda batch, generator: random_scales(
+        batch, pictures.largest, pictures.full_frame, generator
+    )
+
+
+def with_scales(row: Row) -> Row:
+    """The row trained on rescaled pictures."""
+    return replace(
+        row,
+        name=f"{row.name}+scales",
+        about=f"{row.name}, with training pictures rescaled at random",
+        augment=scales,
+        chosen_on="validation_rescaled",
+        beside=None,
+        default=False,
+    )
 
 
 def with_turns(row: Row, *, default: bool = False) -> Row:
@@ -284,6 +337,26 @@ CONV_WIDE = replace(
 CONV_WIDER = replace(
     CONV_WIDE, name="conv-wider", about="conv with eight times the MACs", marker=">", work=8.0
 )
+CONV_BLUR = replace(
+    CONV,
+    name="conv-blur",
+    about="conv, with blurred pools",
+    build=conv_blurred,
+    colour="#1b7837",
+    marker="D",
+    pool=blur_pool,
+    default=False,
+)
+CONV_POLYPHASE = replace(
+    CONV,
+    name="conv-polyphase",
+    about="conv on a torus, pools on the grid that holds most",
+    build=conv_polyphase,
+    colour="#b2182b",
+    marker="p",
+    pool=polyphase_pool,
+    default=False,
+)
 C4 = of_group("C4", "conv, filters shared by quarter turns", "#009e73", "h", default=True)
 C8 = of_group("C8", "conv, filters shared by eighth turns", "#7b3294", "8", default=True)
 C16 = of_group("C16", "conv, filters shared by sixteenth turns", "#c51b7d", "p")
@@ -312,6 +385,9 @@ ROWS = (
     Row("tiled", "a window, filters repeat every 2 px", tiled, tiled_filters, "#56b4e9", "X"),
     CONV,
     with_turns(CONV, default=True),
+    with_scales(CONV),
+    CONV_BLUR,
+    CONV_POLYPHASE,
     C4,
     with_turns(C4, default=True),
     C8,

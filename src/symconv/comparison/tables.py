@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from symconv.comparison.results import Comparison, Line
+from symconv.comparison.shifts import MEASURES
 from symconv.comparison.structures import TRANSFORMS
 from symconv.extras import needs
 from symconv.report.numbers import short
@@ -113,6 +114,14 @@ def error_table(result: Comparison) -> Any:
     return table
 
 
+def share_table(result: Comparison) -> Any:
+    """How often shifted copies get the same class, and rescaled pictures their own."""
+    table = _table("shifted and rescaled pictures, in %", ["structure", *MEASURES.values()])
+    for line in result.lines:
+        table.add_row(line.label, *(f"{100 * line.shares[name]:.1f}" for name in MEASURES))
+    return table
+
+
 def curve_table(result: Comparison) -> Any:
     """Accuracy against training pictures, on two tests; the page has the others."""
     tests, sizes = [t for t in _tests(result) if t in CURVES], result.data["sizes"]
@@ -150,7 +159,9 @@ def tables(result: Comparison) -> list[Any]:
         return [sweep_table(result)]
     curve = [curve_table(result)] if len(result.data["sizes"]) > 1 else []
     timed = [equal_time_table(result)] if result.equal_time_verdicts else []
-    return [accuracy_table(result), *timed, *curve, error_table(result), cost_table(result)]
+    shares = share_table(result)
+    errors, costs = error_table(result), cost_table(result)
+    return [accuracy_table(result), *timed, *curve, shares, errors, costs]
 
 
 def notes(result: Comparison) -> list[str]:
@@ -165,10 +176,18 @@ def notes(result: Comparison) -> list[str]:
         f"{result.data['reach']} px; turned: by one to three quarter turns; any angle: all angles "
         "equally likely, cubic splines (+turns trains on bilinear ones); mirrored: left and right "
         "exchanged. equal time: as many steps as fit into the slowest one's time.",
+        f"shifted: two copies of a test picture 1 to {result.data['farthest']} px apart along each "
+        "axis, on the canvas; around: 1 to 8 px, circular. rescaled: by factors of "
+        f"{_factors(result)}, cubic splines (+scales trains on bilinear ones).",
         "shift: relative change of the last feature map when the picture shifts by one of its "
         "sites (dense, sparse: of the features). turn 90°, 45°: relative change of the class "
         "scores of smoothed pictures. sizes: runs on a larger canvas?",
     ]
+
+
+def _factors(result: Comparison) -> str:
+    low, high = result.data["factors"]
+    return f"{low:g} to {high:.3g}"
 
 
 def show(result: Comparison, console: Any) -> None:

@@ -14,6 +14,7 @@ from symconv.comparison.counting import build, count
 from symconv.comparison.equivariance import equivariance_errors, feature_maps
 from symconv.comparison.packing import pack
 from symconv.comparison.runs import Run
+from symconv.comparison.shifts import shifts_and_scales
 from symconv.comparison.structures import STRUCTURES, TESTS, Row
 from symconv.data import PictureSet, Source, Split
 from symconv.models import SmallNetwork
@@ -113,6 +114,7 @@ def inspect(network: SmallNetwork, data: PictureSet, row: Row) -> dict:
         works, reason = other_size(network, data)
         return {
             "errors": equivariance_errors(network, data.test),
+            "shares": shifts_and_scales(network, data),
             "other_sizes": works,
             "other_sizes_reason": reason,
             "filters": [

@@ -1,6 +1,6 @@
 """Picture sets: training, validation and test splits, the latter also moved and turned."""
 
-from symconv.data.augmentation import random_shifts, random_turns
+from symconv.data.augmentation import random_scales, random_shifts, random_turns
 from symconv.data.pictures import PictureSet, Split
 from symconv.data.sized import SizeBatchSampler, collate
 from symconv.data.source import Source, fingerprint
@@ -12,6 +12,7 @@ __all__ = [
     "Split",
     "collate",
     "fingerprint",
+    "random_scales",
     "random_shifts",
     "random_turns",
 ]

@@ -1,4 +1,4 @@
-"""What may be done to a training batch: displacements and turns, drawn anew for each picture."""
+"""What may be done to a training batch: moved, turned, rescaled, anew for each picture."""
 
 from __future__ import annotations
 
@@ -58,6 +58,47 @@ def turned_bilinearly(pictures: Tensor, angles: Tensor, full_frame: bool) -> Ten
     """
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     rows = torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)
+    grid = F.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
+    beyond = "reflection" if full_frame else "zeros"
+    grid = grid.to(pictures.dtype)
+    return F.grid_sample(pictures, grid, padding_mode=beyond, align_corners=False)
+
+
+def random_scales(
+    pictures: Tensor,
+    largest: float,
+    full_frame: bool,
+    generator: torch.Generator,
+    smallest: float = 0.5,
+) -> Tensor:
+    """Rescale each picture of a batch (N, C, S, S) by its own factor, log-uniform.
+
+    Bilinear resampling about the centre, without a filter before it, as usual in training. What
+    comes in around a smaller picture is the canvas (zero), or for full-frame pictures the
+    reflection.
+
+    Args:
+        pictures: The batch.
+        largest: Largest factor.
+        full_frame: The pictures fill the canvas.
+        generator: Source of the factors.
+        smallest: Smallest factor.
+    """
+    low, high = math.log(smallest), math.log(largest)
+    factors = (low + (high - low) * torch.rand(len(pictures), generator=generator)).exp()
+    return rescaled_bilinearly(pictures, factors.to(pictures.device), full_frame)
+
+
+def rescaled_bilinearly(pictures: Tensor, factors: Tensor, full_frame: bool) -> Tensor:
+    """Rescale pictures (N, C, S, S) by factors (N,) about their centre: above 1 is larger.
+
+    Example:
+        >>> x = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
+        >>> rescaled_bilinearly(x, torch.tensor([2.0]), full_frame=False)[0, 0, 0]
+        tensor([0.7500, 1.2500, 1.7500, 2.2500])
+    """
+    zero, scale = torch.zeros_like(factors), 1 / factors
+    rows = torch.stack([scale, zero, zero], 1), torch.stack([zero, scale, zero], 1)
     grid = F.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
     beyond = "reflection" if full_frame else "zeros"
     grid = grid.to(pictures.dtype)

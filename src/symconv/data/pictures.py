@@ -1,4 +1,4 @@
-"""Labelled pictures on one square canvas: centred for training, moved or turned for the tests."""
+"""Labelled pictures on one square canvas: centred for training, moved otherwise for the tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from symconv.errors import StructureError
 MOVE_SEED = 20_000
 TURN_SEED = 30_000
 ANGLE_SEED = 40_000
+PAIR_SEED = 50_000
+SCALE_SEED = 60_000
+FARTHEST = 8
+SMALLEST, LARGEST = 0.5, 2.0
 MIN_PER_CLASS = 10
 
 
@@ -52,6 +56,12 @@ class PictureSet:
         test: Held-out pictures, centred.
         moved: The same held-out pictures, each displaced by a random whole offset.
         any_angle: The same held-out pictures, each turned by a random angle (cubic splines).
+        shifted: The same held-out pictures, displaced along each axis by some pixels one way.
+        shifted_back: The same, the other way: apart by 1 to 8 pixels along each axis, or as far as
+            the canvas has room.
+        rescaled: The same held-out pictures, each rescaled by a random factor (cubic splines).
+        validation_rescaled: The validation pictures, likewise.
+        largest: The largest factor: 2, or what the canvas has room for.
         reach: Largest displacement of `moved`, in pixels along each axis.
         full_frame: Pictures fill the canvas (and move by their crop window) rather than lie on it.
     """
@@ -65,6 +75,11 @@ class PictureSet:
     test: Split
     moved: Split
     any_angle: Split
+    shifted: Split
+    shifted_back: Split
+    rescaled: Split
+    validation_rescaled: Split
+    largest: float
     reach: int
     full_frame: bool
 
@@ -77,6 +92,11 @@ class PictureSet:
             for picture, turns in zip(self.test.pictures, drawn, strict=True)
         ]
         return Split(torch.stack(turned), self.test.labels)
+
+    @property
+    def farthest(self) -> int:
+        """Most pixels along an axis between `shifted` and `shifted_back`."""
+        return max(1, min(FARTHEST, 2 * self.reach))
 
     @property
     def mirrored(self) -> Split:
@@ -168,6 +188,35 @@ def turned_by_splines(frames: NDArray, generator: np.random.Generator) -> NDArra
     return np.stack(turned)
 
 
+def rescaled_by_splines(
+    frames: NDArray, canvas: int, factors: NDArray, full_frame: bool
+) -> NDArray:
+    """Rescale each frame (N, C, f, f) about its centre, and cut the canvas from its middle.
+
+    Cubic splines, and before shrinking a Gaussian of the width that keeps aliases away: not the
+    bare bilinear resampling of `random_scales`. What comes in from beyond a frame is zero, or for
+    full-frame pictures its reflection.
+    """
+    mode, middle = "reflect" if full_frame else "constant", (frames.shape[-1] - 1) / 2
+    out = np.empty((*frames.shape[:2], canvas, canvas))
+    for i, (frame, factor) in enumerate(zip(frames, factors, strict=True)):
+        offset = middle - (canvas - 1) / 2 / factor
+        blur = 0.5 * max(0.0, 1 / factor - 1)
+        for c, plane in enumerate(frame):
+            smooth = ndimage.gaussian_filter(plane, blur, mode=mode) if blur else plane
+            out[i, c] = ndimage.affine_transform(
+                smooth, [1 / factor] * 2, offset, (canvas, canvas), order=3, mode=mode
+            )
+    return out
+
+
+def apart(count: int, farthest: int, generator: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Offsets (N, 2) of two copies, 1 to `farthest` pixels apart on each axis, about the centre."""
+    distance = generator.integers(1, max(1, farthest) + 1, (count, 2))
+    distance *= generator.choice([-1, 1], (count, 2))
+    return distance - distance // 2, -(distance // 2)
+
+
 def centred(frames: NDArray, canvas: int) -> NDArray:
     """The canvas in the middle of each frame."""
     return windows(frames, canvas, np.zeros((len(frames), 2), int))
@@ -188,6 +237,7 @@ def assemble(
     canvas: int,
     reach: int,
     level: NDArray | None,
+    largest: float = LARGEST,
 ) -> PictureSet:
     """Cut the canvases, move and turn pictures, and standardise by the training pictures alone.
 
@@ -199,15 +249,16 @@ def assemble(
         reach: Largest displacement in pixels.
         level: Value that becomes zero, per channel: the canvas's own colour, so that the zero
             padding of a layer continues the canvas. None (full-frame pictures) for the mean.
+        largest: Largest factor of the rescaled pictures.
     """
     cut = {k: centred(f, canvas) for k, (f, _) in frames.items()}
     zero = cut["train"].mean((0, 2, 3)) if level is None else level
     scale = cut["train"].std((0, 2, 3))
     scale = np.where(scale > 1e-6, scale, 1.0)  # constant pictures stay constant, not NaN
     labels = {k: y for k, (_, y) in frames.items()}
-    for offset, key, moved, turned in (
-        (0, "test", "moved", "any_angle"),
-        (1, "validation", "validation_moved", "validation_any_angle"),
+    for offset, key, moved, turned, rescaled in (
+        (0, "test", "moved", "any_angle", "rescaled"),
+        (1, "validation", "validation_moved", "validation_any_angle", "validation_rescaled"),
     ):
         whole = frames[key][0]
         draw = np.random.default_rng(MOVE_SEED + offset)
@@ -215,7 +266,15 @@ def assemble(
         draw = np.random.default_rng(ANGLE_SEED + offset)
         on_zero = whole - zero[:, None, None]
         cut[turned] = centred(turned_by_splines(on_zero, draw), canvas) + zero[:, None, None]
-        labels[moved] = labels[turned] = labels[key]
+        draw = np.random.default_rng(SCALE_SEED + offset)
+        factors = np.exp(draw.uniform(np.log(SMALLEST), np.log(largest), len(whole)))
+        scaled = rescaled_by_splines(on_zero, canvas, factors, full_frame=level is None)
+        cut[rescaled] = scaled + zero[:, None, None]
+        labels[moved] = labels[turned] = labels[rescaled] = labels[key]
+    whole, draw = frames["test"][0], np.random.default_rng(PAIR_SEED)
+    pair = apart(len(whole), min(FARTHEST, 2 * reach), draw)
+    for name_of, offsets in zip(("shifted", "shifted_back"), pair, strict=True):
+        cut[name_of], labels[name_of] = windows(whole, canvas, offsets), labels["test"]
     splits = {}
     for key, pictures in cut.items():
         standard = (pictures - zero[:, None, None]) / scale[:, None, None]
@@ -223,7 +282,9 @@ def assemble(
             torch.from_numpy(standard.astype(np.float32)),
             torch.from_numpy(labels[key].astype(np.int64)),
         )
-    return PictureSet(name, classes, **splits, reach=reach, full_frame=level is None)
+    return PictureSet(
+        name, classes, **splits, reach=reach, full_frame=level is None, largest=largest
+    )
 
 
 def split_pictures(
@@ -252,11 +313,12 @@ def split_pictures(
     ends = [round(len(order) * sum(fractions[: i + 1])) for i in range(2)]
     parts = dict(zip(("train", "validation", "test"), np.split(order, ends), strict=True))
     if full_frame:
-        frames, level, reach = pictures, None, canvas // 4
+        frames, level, reach, largest = pictures, None, canvas // 4, LARGEST
     else:
         level = border_level(pictures[parts["train"]])
         frames = pad_to_frames(pictures, canvas, level)
         reach = min(canvas // 4, (canvas - max(pictures.shape[-2:])) // 2)
+        largest = min(LARGEST, canvas / max(pictures.shape[-2:]))
     return assemble(
         name,
         classes,
@@ -264,4 +326,5 @@ def split_pictures(
         canvas=canvas,
         reach=reach,
         level=level,
+        largest=largest,
     )

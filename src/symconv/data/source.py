@@ -94,6 +94,8 @@ def fingerprint(pictures: PictureSet) -> str:
         pictures.test,
         pictures.moved,
         pictures.any_angle,
+        pictures.shifted,
+        pictures.rescaled,
     ):
         digest.update(split.pictures.numpy().tobytes())
         digest.update(split.labels.numpy().tobytes())

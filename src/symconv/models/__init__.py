@@ -5,7 +5,15 @@ from symconv.models.convnexts import ConvNeXt, convnext
 from symconv.models.matching import twin
 from symconv.models.network import Network
 from symconv.models.resnets import ResNet, WideResNet, resnet, wide_resnet
-from symconv.models.small import Place, SmallNetwork, no_pool, parameters, plain_norm, widest
+from symconv.models.small import (
+    Place,
+    SmallNetwork,
+    max_pool,
+    no_pool,
+    parameters,
+    plain_norm,
+    widest,
+)
 from symconv.models.unets import UNet, unet
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "WideResNet",
     "all_cnn",
     "convnext",
+    "max_pool",
     "no_pool",
     "parameters",
     "plain_norm",

@@ -47,6 +47,11 @@ def no_pool(layer: nn.Module) -> nn.Module:
     return nn.Identity()
 
 
+def max_pool(place: Place) -> nn.Module:
+    """The largest of each 2x2 sites."""
+    return nn.MaxPool2d(2)
+
+
 LayerBuilder = Callable[[Place], nn.Module]
 
 
@@ -63,7 +68,7 @@ HEAD_EPS = 0.3
 
 
 class SmallNetwork(nn.Module):
-    """Three structured layers, each with batch norm, ReLU and 2x2 max pooling; then a head.
+    """Three structured layers, each with batch norm, ReLU and 2x2 (max) pooling; then a head.
 
     Each pooling halves the map and doubles the channels of the next layer; the last map is
     averaged over its positions and normalised before the linear head. Layers whose output has no
@@ -79,6 +84,7 @@ class SmallNetwork(nn.Module):
             larger: an even window keeps the sampling grid centred, whatever the even stride.
         norm: The norm of a layer, from the layer and an output of it.
         invariant: What follows the last layer before the mean over positions, from that layer.
+        pool: What halves the map behind the ReLU of a layer at a place.
 
     Example:
         >>> from math import prod
@@ -97,6 +103,7 @@ class SmallNetwork(nn.Module):
         kernels: tuple[int, ...] = (5, 5, 5),
         norm: Callable[[nn.Module, Tensor], nn.Module] = plain_norm,
         invariant: Callable[[nn.Module], nn.Module] = no_pool,
+        pool: Callable[[Place], nn.Module] = max_pool,
     ):
         super().__init__()
         self.reach = kernels[0]
@@ -106,12 +113,13 @@ class SmallNetwork(nn.Module):
         for index, kernel in enumerate(kernels):
             self.shapes.append(tuple(shape))
             taps = kernel + (stride > 1)
-            self.layers.append(layer(Place(tuple(shape), width, taps, stride, index == 0)))
+            place = Place(tuple(shape), width, taps, stride, index == 0)
+            self.layers.append(layer(place))
             with torch.no_grad():
                 out = self.layers[-1](torch.zeros(1, *shape))
             spatial = out.ndim == 4
             self.norms.append(norm(self.layers[-1], out))
-            self.pools.append(nn.MaxPool2d(2) if spatial else nn.Identity())
+            self.pools.append(pool(place) if spatial else nn.Identity())
             shape, stride = self.pools[-1](out).shape[1:], 1
             width = 2 * width if spatial else width
         self.invariant = invariant(self.layers[-1])
