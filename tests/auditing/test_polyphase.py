@@ -192,3 +192,27 @@ def test_whole_shifts_are_tried_only_where_the_shift_of_the_picture_is_whole():
     assert shift((Fraction(1, 2),) * 2).whole_steps([Fraction(2)] * 2) == []
     assert shift((2, 2)).whole_steps([Fraction(2)] * 2) == []
     assert len(shift((1, 1)).whole_steps([Fraction(2)] * 2)) == 4
+
+
+class Block(nn.Module):
+    """As torchvision writes a block."""
+
+    def __init__(self, inside: int, outside: int):
+        super().__init__()
+        self.first, self.second = _conv(inside, outside, 2), _conv(outside, outside)
+        self.short = nn.Conv2d(inside, outside, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.short(x))
+
+
+def test_conversion_removes_the_culprits():
+    net = Scores(Block(4, 8), Block(8, 16)).double().eval()
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    before = sc.audit(net, x, counts=False, sizes=False)
+    strided = [f"blocks.{i}.{name}" for i in (0, 1) for name in ("first", "short")]
+    assert sorted(_named(before)) == strided
+    after = sc.audit(sc.antialias(net, "polyphase")[0], x, counts=False, sizes=False)
+    assert _named(after) == []
+    assert after.period == (1, 1)
+    assert {row.verdict for row in _rows(after).values()} == {"exact"}
