@@ -89,7 +89,9 @@ class Move:
         if not layout.sure:
             raise LostError("what the group does to these channels is not known")
         field = layout.field
-        if field is None or not (field.permutation != field.permutation[:1]).any() | field.signed:
+        if field is None or not isinstance(field.group, Group):  # of scales: they stay
+            return x
+        if not (field.permutation != field.permutation[:1]).any() | field.signed:
             return x
         element = same_element(self.element, field.group)
         if element is None:

@@ -125,8 +125,9 @@ def declared_group(call: Call, dimension: int) -> Group | None:
     for module in call.model.modules():
         for name in ("in_field", "field", "out_field"):
             field = getattr(module, name, None)
-            if isinstance(field, Field) and field.group.dimension == dimension:
-                return field.group
+            group = field.group if isinstance(field, Field) else None
+            if isinstance(group, Group) and group.dimension == dimension:
+                return group
     return None
 
 
