@@ -216,3 +216,12 @@ def test_conversion_removes_the_culprits():
     assert _named(after) == []
     assert after.period == (1, 1)
     assert {row.verdict for row in _rows(after).values()} == {"exact"}
+
+
+def test_fields_over_scales_are_no_point_group():
+    """Turns leave scales where they are; pooled over scales, and turned, features are compared."""
+    octaves = sc.groups.scales(2, 2)
+    lift = sc.nn.ScaleConv2d(octaves.trivial(1), octaves.regular(2), 5, padding="same")
+    report = sc.audit(lift, torch.randn(1, 1, 32, 32), counts=False, sizes=False)
+    assert report.reasons == {}
+    assert {row.transform for row in report.equivariance} >= {"shift 1", "turn 90", "rescale 0.5"}
