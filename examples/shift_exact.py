@@ -4,7 +4,7 @@ A small strided network learns handwritten digits that stand upright, each shift
 (circularly) every time it is seen. Strides still make its answer depend on the shift, and turned
 digits it has never seen. Then, with its weights as they are:
 
-- polyphase sampling makes the strides exact (`sc.nn.PolyphaseConv2d`), or the digit is brought to
+- polyphase sampling makes the strides exact (`sc.antialias`), or the digit is brought to
   one shift that it decides itself (`sc.symmetrize`): the answer does not depend on the shift then;
 - the mean over C4, or one turn that the digit decides, does the same for quarter turns. A mean
   over poses that the network does not know costs accuracy, and so does a turn chosen regardless of
@@ -17,7 +17,6 @@ it writes shift_exact.png, in half a minute on one core. `--seeds 3` trains thre
 """
 
 import argparse
-import copy
 import statistics
 import time
 from functools import cache
@@ -110,16 +109,7 @@ def which_way_is_up(x: Tensor, steps: int, seed: int) -> Canonicaliser:
 
 def polyphase(model: nn.Module) -> nn.Module:
     """The same weights, every stride taken at the phase that its input decides."""
-    made = copy.deepcopy(model)
-    for name, layer in model.named_children():
-        if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
-            inside, outside = layer.in_channels, layer.out_channels
-            exact = sc.nn.PolyphaseConv2d(
-                inside, outside, 3, 2, 1, padding_mode="circular", bias=False
-            )
-            exact.load_state_dict(layer.state_dict())
-            setattr(made, name, exact)
-    return made.eval()
+    return sc.antialias(model, method="polyphase")[0].eval()
 
 
 def converted(model: nn.Module, x: Tensor, steps: int, seed: int) -> dict[str, nn.Module]:

@@ -319,6 +319,15 @@ def test_types_layouts_batches(make):
     torch.testing.assert_close(y.float(), wanted, rtol=0.1, atol=0.1)
 
 
+def test_trains_after_inference():
+    """Matrices are kept from call to call; those first wanted in inference must serve training."""
+    layer, x = sc.nn.ScaleConv2d(OCTAVES.trivial(1), OCTAVES.regular(2)), torch.randn(1, 1, 53, 47)
+    with torch.inference_mode():
+        layer(x)
+    layer(x.requires_grad_()).sum().backward()
+    assert x.grad is not None
+
+
 def test_one_axis_equals_a_row():
     one = sc.nn.ScaleConv1d(OCTAVES.regular(2), OCTAVES.regular(3), 3).double()
     two = sc.nn.ScaleConv2d(OCTAVES.regular(2), OCTAVES.regular(3), (1, 3)).double()

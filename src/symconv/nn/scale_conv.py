@@ -363,7 +363,11 @@ def _matrix(
     return resampling(size, new, like=like, circular=circular)[::step].contiguous()
 
 
-_kept_matrix = lru_cache(maxsize=128)(_matrix)
+@lru_cache(maxsize=128)
+def _kept_matrix(*arguments: Any) -> Tensor:
+    """The matrix, kept for the next call; usable in training wherever it was first wanted."""
+    with torch.inference_mode(False), torch.no_grad():
+        return _matrix(*arguments)
 
 
 class ScaleConv1d(_ScaleConv):

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.nn import functional as F
 
 from symconv.conversion.antialiasing import layers
@@ -41,7 +41,7 @@ def dense(made: fx.GraphModule, grids: Grids) -> list[Note]:
             continue
         if isinstance(module, (*layers.BLURS, *layers.GROUPED)):
             raise _refused(type(module).__name__, node)
-        if settled.setdefault(str(node.target), at) != at and list(module.parameters()):
+        if settled.setdefault(str(node.target), at) != at and _weighted(module):
             raise _refused("a layer called at two strides", node)
         was = described(made, node)
         _dilate(made, node, module, found, at)
@@ -74,6 +74,11 @@ def _widen(made: fx.GraphModule, node: fx.Node, at: tuple[int, ...]) -> None:
         node.target, node.args = F.pad, (source, sides, found[1])
 
 
+def _weighted(module: nn.Module | None) -> bool:
+    """Whether a layer holds weights, so that two of its calls cannot be changed apart."""
+    return module is not None and any(True for _ in module.parameters())
+
+
 def _dilate(
     made: fx.GraphModule, node: fx.Node, module: Any, found: Window, at: tuple[int, ...]
 ) -> None:
@@ -103,7 +108,7 @@ def _dilate(
         module._reversed_padding_repeated_twice = [0] * (2 * len(at))
         node.args = (source,)
     elif isinstance(module, layers.MAXES):
-        one = copy.copy(module)
+        one: Any = copy.copy(module)
         one.stride, one.dilation, one.padding, one.ceil_mode = 1, dilation, 0, False
         node.target, node.args = add(made, "maxpool", one), (source,)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -10,9 +11,10 @@ from symconv.conversion.antialiasing.blur import blur
 from symconv.conversion.antialiasing.circular import circularise
 from symconv.conversion.antialiasing.dense import dense
 from symconv.conversion.antialiasing.grids import Grids
+from symconv.conversion.antialiasing.moves import Call
 from symconv.conversion.antialiasing.notes import Note, Notes
 from symconv.conversion.antialiasing.polyphase import polyphase
-from symconv.conversion.antialiasing.trace import measure, traced
+from symconv.conversion.antialiasing.trace import add, measure, traced
 from symconv.errors import StructureError
 
 _WAYS = {"polyphase": polyphase, "blur": blur, "dense": dense}
@@ -94,6 +96,7 @@ def antialias(
         for name in rounded
         if name not in touched
     ]
+    _as_layers(made)
     made.graph.lint()
     made.recompile()
     for node in made.graph.nodes:
@@ -108,6 +111,17 @@ def antialias(
         tuple(reasons),
         tuple(rows),
     )
+
+
+def _as_layers(made: fx.GraphModule) -> None:
+    """Calls of our functions become calls of layers, one a function, so that the graph pickles."""
+    names: dict[Any, str] = {}
+    for node in made.graph.nodes:
+        home = getattr(node.target, "__module__", None) or ""
+        if node.op == "call_function" and home.startswith("symconv."):
+            if node.target not in names:
+                names[node.target] = add(made, node.target.__name__, Call(node.target))
+            node.op, node.target = "call_module", names[node.target]
 
 
 def _divisor(grids: Grids) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +13,35 @@ from symconv.errors import StructureError
 from symconv.functional import polyphase
 
 
+class Call(nn.Module):
+    """A function as a layer: a graph that is loaded from a file calls it, and does not trace it."""
+
+    def __init__(self, function: Callable[..., Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments: Any) -> Tensor:
+        """What the function gives."""
+        return self.function(*arguments)
+
+    def extra_repr(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+
 def chosen_phase(x: Tensor, stride: tuple[int, ...], exact: bool) -> Tensor:
     """The phase of x at a stride, (N, n); where shifts are to be exact, sizes must be multiples.
 
     Raises:
         StructureError: `exact`, and a size is no multiple of its stride.
     """
-    if exact and not torch.compiler.is_compiling() and x.device.type != "meta":
-        if any(size % step for size, step in zip(x.shape[2:], stride, strict=True)):
-            raise StructureError(
-                f"maps whose sizes are multiples of the stride {stride}",
-                tuple(x.shape[2:]),
-                "pad or crop the input to multiples of `notes.divisor`",
-            )
+    known = exact and not torch.compiler.is_compiling() and x.device.type != "meta"
+    if known and any(size % step for size, step in zip(x.shape[2:], stride, strict=True)):
+        raise StructureError(
+            f"maps whose sizes are multiples of the stride {stride}",
+            tuple(x.shape[2:]),
+            "pad or crop the input to multiples of `notes.divisor`",
+        )
     return polyphase(x, stride)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 from torch.nn import functional as F
 
 from symconv.errors import StructureError
@@ -136,7 +137,7 @@ def _as_layer(made: fx.GraphModule, node: fx.Node) -> None:
     x = given.pop("input")
     given = {name: value for name, value in given.items() if name in names and name != "training"}
     inputs: list[fx.Node] = []
-    fx.node.map_arg(given, inputs.append)
+    map_arg(given, inputs.append)
     if inputs:
         return
     name = add(made, layer.__name__.lower(), layer(**given))
