@@ -383,7 +383,10 @@ class ScaleConv2d(_ScaleConv):
 
 
 #: Measured by benchmarks/scale.py.
-_MEASURED = "See benchmarks/scale.py."
+_MEASURED = """Relative squared error of two layers with ReLU, natural pictures, interior: 5x5
+    filters 2.5e-4 (hermite) and 2.1e-4 (discrete) at factor 2, 1.3e-4 and 1.1e-4 at sqrt 2; 7x7
+    1.1e-4 and 1.2e-4, 6e-5 and 8e-5; with filters of sum 0 some ten times as much (a plain 7x7
+    pair: 0.16 and 0.06).""".strip()
 _ScaleConv.__doc__ = (_ScaleConv.__doc__ or "").replace("{measured}", _MEASURED)
 for _layer in (ScaleConv1d, ScaleConv2d):
     _layer.__doc__ = _ScaleConv.__doc__
