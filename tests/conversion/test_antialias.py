@@ -193,6 +193,29 @@ def test_converted_networks_train_compile_export_and_pickle(method):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_our_own_networks():
+    """A flattened map that is averaged is no matter of places; one that is read linearly is."""
+    torch.manual_seed(0)
+    net = sc.models.resnet(18, windows="odd", width=4, classes=5)
+    model, notes = sc.antialias(prepared(lambda: net, torch.float64), "polyphase",
+                                padding="circular")  # fmt: skip
+    assert notes.guarantee == "exact", str(notes)
+    assert change(model, noise()) <= EXACT[torch.float64]
+
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2, 1, padding_mode="circular")
+            self.head = nn.Linear(64, 3)
+
+        def forward(self, x):
+            flat = self.conv(x).flatten(2)
+            return self.head(flat) + flat.mean(2)[..., None]
+
+    model, notes = sc.antialias(prepared(Flat), "polyphase", sample=noise(16))
+    assert notes.guarantee == "approximate"
+
+
 @pytest.mark.parametrize("dimension", [1, 3])
 def test_other_dimensions(dimension):
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimension - 1]

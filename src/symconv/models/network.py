@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from symconv.errors import StructureError
 from symconv.export import plain
@@ -34,7 +34,9 @@ class Network(nn.Module):
         self.stride, self.remainder = stride, remainder
 
     def check(self, x: Tensor) -> None:
-        """Refuse what is no batch of inputs."""
+        """Refuse what is no batch of inputs; what stands for one while torch.fx traces is none."""
+        if isinstance(x, fx.Proxy):
+            return
         n = self.kit.dimension
         if x.ndim != n + 2 or x.shape[1] != self.in_channels:
             space = ", ".join(["height", "width"] if n == 2 else [f"S{i + 1}" for i in range(n)])

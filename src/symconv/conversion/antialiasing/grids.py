@@ -354,6 +354,9 @@ class Grids:
             for at in range(1, len(after) - n + 1):
                 if after[at : at + n] == space and math.prod(after[:at]) == ahead:
                     return Map(map_.grid, tuple(range(at, at + n)), map_.beyond)
+        merged = value.ndim == len(before) - n + 1 and after[start:] == (math.prod(before[start:]),)
+        if merged and node.users and all(_over(user, start, value.ndim) for user in node.users):
+            return Rest.POOLED  # x.flatten(2).mean(2): read by what does not mind the order
         self.fault(node, "lays positions side by side: what follows depends on where things are")
         return Rest.PLACED
 
@@ -428,6 +431,14 @@ def dimension(node: fx.Node, name: str) -> int:
     default = 1 if name in ("softmax", "log_softmax") else 0
     found = node.kwargs.get("dim", node.args[place] if len(node.args) > place else default)
     return int(found) if isinstance(found, int) else default
+
+
+def _over(node: fx.Node, axis: int, ndim: int) -> bool:
+    """Whether a node reduces an axis, whatever the order of what lies along it."""
+    given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    dims: Any = given if isinstance(given, (tuple, list)) else (given,)
+    known = all(isinstance(dim, int) for dim in dims)
+    return called(node) in _REDUCING and known and axis in {dim % ndim for dim in dims}
 
 
 def called(node: fx.Node) -> str:
