@@ -65,3 +65,29 @@ def test_bars_are_met_or_missed_by_the_numbers():
     forward, training = contest.verdicts(results, [contest.Bar("other", 2.0, 1.0)])
     assert (forward["mean"], forward["met"]) == (pytest.approx(2.0), "met")
     assert (training["least"], training["in"], training["met"]) == (0.9, "b", "missed")
+
+
+def test_the_networks_of_the_benchmark_of_shifts():
+    """All kinds have the same weights; polyphase passes its bar, the strided one would not."""
+    shift = importlib.import_module("shift")
+    nets = {kind: net.double().eval() for kind, net in shift.networks(4, 10).items()}
+    inputs = {k: v for k, v in shift.pictures().items() if k in ("noise", "stripes")}
+    found = {kind: max(shift.changes(net, inputs, 16).values()) for kind, net in nets.items()}
+    assert found["polyphase"] <= shift.BARS["change float64"] < 1e-3 < found["strided"]
+    assert found["dense"] < 1e-12
+    assert found["blur"] < found["strided"]
+    states = [net.state_dict() for net in nets.values()]
+    for state in states[1:]:
+        assert all(torch.equal(state[key], value) for key, value in states[0].items())
+
+
+def test_the_errors_of_the_benchmark_of_scale():
+    scale = importlib.import_module("scale")
+    x, octaves = scale.pictures(96)["natural"], scale.GROUPS["2"]
+    torch.manual_seed(0)
+    net = scale.scaled(octaves, "hermite", 5).double()
+    for shrink in (scale.by_rescale, scale.by_skimage):
+        assert scale.error(net, 2, 3, x, shrink) < scale.BARS["error"]
+        assert scale.error(scale.plain(7).double(), 2, 1, x, shrink) > scale.BARS["error"]
+    edges = scale.without_mean(net)
+    assert edges[0].filters().sum((-1, -2)).abs().max() < 1e-12
