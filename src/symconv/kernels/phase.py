@@ -194,7 +194,8 @@ def shifted(x: Tensor, offsets: Tensor, circular: bool = True) -> Tensor:
     if not circular:  # what would wrap is cleared before it moves
         lost = _wraps(-offsets, x.shape[2:])
         flat = flat.masked_fill(lost[:, None], 0)
-    if torch.compiler.is_compiling():  # a compiler derives, and fuses, the plain operation
+    # Without a gradient no way back is wanted; a compiler derives, and fuses, the plain operation.
+    if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
         return flat.gather(2, forth[:, None].expand_as(flat)).view(x.shape)
     back = _places(-offsets, x.shape[2:])
     return _Permute.apply(flat, forth, back).view(x.shape)
