@@ -13,6 +13,7 @@ QUICKLY = {
     "volumes": ["--steps", "3"],
     "mixed_sizes": ["--steps", "3", "--seeds", "1"],
     "shift_exact": ["--steps", "3"],
+    "near_and_far": ["--steps", "3", "--seeds", "1", "--tested", "8"],
 }  # as a reader would run it, but for what takes long
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -25,7 +26,7 @@ def loaded(path):
 
 
 def test_there_are_examples():
-    assert {"edges", "mixed_sizes", "shift_exact", "timeline", "volumes"} <= {
+    assert {"edges", "mixed_sizes", "near_and_far", "shift_exact", "timeline", "volumes"} <= {
         path.stem for path in EXAMPLES
     }
 
@@ -104,3 +105,11 @@ def test_shift_exact_notices_strides_that_are_not_exact(tmp_path, monkeypatch):
 
     message = failing("shift_exact", "polyphase", by, tmp_path, monkeypatch)
     assert "'polyphase' must not change when shifted" in message
+
+
+def test_near_and_far_notices_scales_that_do_not_follow(tmp_path, monkeypatch):
+    def by(example):
+        return lambda copies=12: example.plain(copies * example.SCALES.count)
+
+    message = failing("near_and_far", "scaled", by, tmp_path, monkeypatch)
+    assert "scales do not follow the size" in message
