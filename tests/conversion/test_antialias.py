@@ -49,7 +49,7 @@ def converted(build, method, padding="circular", dtype=torch.float64):
     return sc.antialias(prepared(build, dtype), method, padding=padding)
 
 
-#: GoogLeNet-like networks take channels apart by index, and are refused for it.
+#: The GoogLeNet written there takes channels apart by index, and is refused for it.
 NAMES = [name for name in (*CLASSIFIERS, *MAPS) if "googlenet" not in name.lower()]
 
 
