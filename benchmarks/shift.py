@@ -225,7 +225,8 @@ def main() -> None:
     show("largest change of the scores under whole shifts, relative", shifts)
     times = timed(options, clock)
     show(f"{options.batch} pictures of {options.size} pixels, {options.width} channels", times)
-    report = {"conditions": conditions() | {"on": options.device}, "bars": BARS}
+    timed_at = {k: getattr(options, k) for k in ("device", "width", "size", "batch", "rounds")}
+    report = {"conditions": conditions() | timed_at, "bars": BARS}
     if options.json:
         save(report | {"changes": shifts, "times": times}, options.json)
 

@@ -8,23 +8,10 @@ import torch
 from torch import nn
 
 import symconv as sc
-from ragged.networks import CLASSIFIERS, MAPS
+from ragged.networks import CLASSIFIERS, MAPS, prepared
 
 SHIFTS = ((0, 1), (3, 0), (-7, 26))
 EXACT = {torch.float64: 1e-12, torch.float32: 2e-6}
-
-
-def prepared(build, dtype=torch.float64):
-    """In eval mode, with norms as after some training."""
-    torch.manual_seed(0)
-    model = build()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    return model.to(dtype).eval()
 
 
 def noise(size=64, batch=1, dtype=torch.float64):

@@ -12,6 +12,20 @@ from torch import nn
 
 from auditing import networks as written
 
+
+def prepared(build, dtype=torch.float64, seed=0):
+    """The network in eval mode, its batch norms as after some training: no identity."""
+    torch.manual_seed(seed)
+    model = build()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    return model.to(dtype).eval()
+
+
 # Ronneberger, Fischer, Brox, U-Net (2015)
 
 

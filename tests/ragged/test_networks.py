@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import symconv as sc
-from ragged.networks import CLASSIFIERS, MAPS
+from ragged.networks import CLASSIFIERS, MAPS, prepared
 
 SIZES = (32, 48), (64, 40), (36, 36), (64, 64), (32, 32)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -20,19 +20,6 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 def pictures(sizes=SIZES, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(3, *size, generator=generator, dtype=dtype) for size in sizes]
-
-
-def prepared(build, dtype=torch.float64, seed=0):
-    """The network in eval mode, its batch norms as after some training: no identity."""
-    torch.manual_seed(seed)
-    model = build()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    return model.to(dtype).eval()
 
 
 def parts(y):

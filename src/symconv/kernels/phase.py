@@ -46,7 +46,7 @@ def polyphase(x: Tensor, stride: Size) -> Tensor:
         (tensor([[1]]), tensor([[0]]))
 
     References:
-        A. Chaman, I. Dokmanic, Truly shift-invariant convolutional neural networks (2021), eq. 4;
+        A. Chaman, I. Dokmanic, Truly shift-invariant convolutional neural networks (2021);
         there the phase is chosen on a convolution of stride 1, here on the input of the strided
         layer, which need not be computed at all phases then.
     """
@@ -77,9 +77,17 @@ def align(x: Tensor, phase: Tensor, padding_mode: str = "circular") -> Tensor:
 
 
 def unalign(y: Tensor, phase: Tensor, padding_mode: str = "circular") -> Tensor:
-    """Move each item back: x[b, ..., i] = y[b, ..., i - phase[b]], the adjoint of `align`.
+    r"""Move each item back: x[b, ..., i] = y[b, ..., i - phase[b]], the adjoint of `align`.
 
-    Args and errors are those of `align`; with "circular" it is its inverse.
+    Exact: values are moved. With "circular" it is the inverse of `align`.
+
+    Args:
+        y: Features (N, C, \*S).
+        phase: Whole offsets (N, n), as from `polyphase`.
+        padding_mode: "circular" (what leaves at one end enters at the other) or "zeros".
+
+    Raises:
+        StructureError: The shapes do not fit each other, or the mode is unknown.
 
     Example:
         >>> x = torch.rand(2, 3, 8, 8)
@@ -158,7 +166,7 @@ def _invariants(x: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def _by_phase(values: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Sums of values (B, *space) over each phase: (B, P), phases in row-major order."""
     missing = [-size % step for size, step in zip(values.shape[1:], stride, strict=True)]
-    if not isinstance(missing[0], int) or any(missing):
+    if not isinstance(missing[0], int) or any(missing):  # sizes are symbols under export
         pads = [amount for last in reversed(missing) for amount in (0, last)]
         values = torch.nn.functional.pad(values, pads)
     split = [

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from symconv import nn as ours
 from symconv.conversion.antialiasing import layers
-from symconv.conversion.antialiasing.grids import Grids, name_of
+from symconv.conversion.antialiasing.grids import Grids
 from symconv.conversion.antialiasing.layers import Window, module_of
+from symconv.conversion.antialiasing.nodes import name_of
 from symconv.conversion.antialiasing.notes import Note, described
 from symconv.conversion.antialiasing.trace import add
 from symconv.errors import StructureError

@@ -10,9 +10,10 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from symconv.conversion.antialiasing import layers
-from symconv.conversion.antialiasing.grids import Grids, Map, name_of, pads
+from symconv.conversion.antialiasing.grids import Grids, Map
 from symconv.conversion.antialiasing.layers import Window, module_of, window
 from symconv.conversion.antialiasing.moves import dilated_mean, wrapped
+from symconv.conversion.antialiasing.nodes import name_of, pads
 from symconv.conversion.antialiasing.notes import Note, described
 from symconv.conversion.antialiasing.trace import add
 from symconv.errors import StructureError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -13,10 +12,17 @@ from torch import Tensor, fx, nn
 from symconv.conversion.antialiasing import layers
 from symconv.conversion.antialiasing.layers import Window, module_of, window
 from symconv.conversion.antialiasing.moves import WrappedUpsample
+from symconv.conversion.antialiasing.nodes import (
+    REDUCING,
+    called,
+    dimension,
+    name_of,
+    pads,
+    reduces,
+)
 from symconv.errors import StructureError
 
 _SHAPING = {"flatten", "view", "reshape", "unsqueeze", "squeeze", "unflatten"}
-_REDUCING = {"mean", "sum", "amax", "amin", "std", "var", "norm", "logsumexp"}
 _JOINING = {"cat", "concat", "concatenate", "stack"}
 _ALONG = {"softmax", "log_softmax", "chunk", "split", "unbind", "glu", "cumsum"}
 _PLAIN = {
@@ -299,7 +305,7 @@ class Grids:
             return self._shaped(node, map_)
         if name in ("permute", "transpose", "swapaxes"):
             return self._permuted(node, map_)
-        if name in _REDUCING:
+        if name in REDUCING:
             return self._reduced(node, map_)
         if name == "linear":
             return self._linear(node, map_)
@@ -355,7 +361,9 @@ class Grids:
                 if after[at : at + n] == space and math.prod(after[:at]) == ahead:
                     return Map(map_.grid, tuple(range(at, at + n)), map_.beyond)
         merged = value.ndim == len(before) - n + 1 and after[start:] == (math.prod(before[start:]),)
-        if merged and node.users and all(_over(user, start, value.ndim) for user in node.users):
+        if merged and node.users and all(reduces(user, start, value.ndim) for user in node.users):
+            if any(map_.beyond):
+                self.fault(node, "pools a padded map")
             return Rest.POOLED  # x.flatten(2).mean(2): read by what does not mind the order
         self.fault(node, "lays positions side by side: what follows depends on where things are")
         return Rest.PLACED
@@ -423,54 +431,3 @@ def _has_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(isinstance(each, Tensor) for each in value)
     return isinstance(value, Tensor)
-
-
-def dimension(node: fx.Node, name: str) -> int:
-    """The axis that a function works along."""
-    place = {"chunk": 2, "split": 2}.get(name, 1)
-    default = 1 if name in ("softmax", "log_softmax") else 0
-    found = node.kwargs.get("dim", node.args[place] if len(node.args) > place else default)
-    return int(found) if isinstance(found, int) else default
-
-
-def _over(node: fx.Node, axis: int, ndim: int) -> bool:
-    """Whether a node reduces an axis, whatever the order of what lies along it."""
-    given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    dims: Any = given if isinstance(given, (tuple, list)) else (given,)
-    known = all(isinstance(dim, int) for dim in dims)
-    return called(node) in _REDUCING and known and axis in {dim % ndim for dim in dims}
-
-
-def called(node: fx.Node) -> str:
-    """The name of the function or method that a node calls."""
-    target: str | Callable[..., Any] = node.target
-    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
-
-
-def name_of(node: fx.Node) -> str:
-    """How notes call a node: a layer by its name."""
-    return str(node.target) if node.op == "call_module" else node.name
-
-
-def pads(made: fx.GraphModule, node: fx.Node) -> tuple[tuple[int, ...], str] | None:
-    """Cells that a node pads, last axis first, and its mode; None of other nodes."""
-    module = module_of(made, node)
-    if module is not None:
-        kind = type(module).__name__
-        if "Pad" not in kind or not isinstance(module.padding, tuple):
-            return None
-        mode = next((m for m in ("circular", "reflect") if m in kind.lower()), "constant")
-        mode = "replicate" if "Replication" in kind else mode
-        return tuple(int(p) for p in module.padding), mode
-    if node.op == "call_function" and called(node) in ("pad", "wrapped"):
-        rest = dict(zip(("pad", "mode", "value"), node.args[1:], strict=False)) | dict(node.kwargs)
-        sides: Any = rest["pad"]
-        if all(isinstance(side, int) for side in sides):
-            mode = "circular" if called(node) == "wrapped" else rest.get("mode", "constant")
-            return tuple(sides), str(mode)
-    return None
-
-
-def all_maps(labels: dict[fx.Node, Label]) -> Iterator[Map]:
-    """The maps among labels."""
-    return (label for label in labels.values() if isinstance(label, Map))

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from symconv.conversion.antialiasing.grids import Grid, Grids, Map, name_of, pads
+from symconv.conversion.antialiasing.grids import Grid, Grids, Map
 from symconv.conversion.antialiasing.layers import Window
 from symconv.conversion.antialiasing.moves import chosen_phase, joint_phase
+from symconv.conversion.antialiasing.nodes import name_of, pads
 from symconv.conversion.antialiasing.notes import Note, described
 from symconv.functional import align, unalign
 
