@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from symconv.auditing.equivariance.layout import Layout, LostError
+from symconv.auditing.equivariance.shifting import by_parts, shifted, times
 from symconv.lattice.groups import Element, Group, parse
 from symconv.transforms import act, rescale, rotate
 
@@ -142,89 +143,6 @@ def _amount(number: Fraction) -> str:
     return str(number.numerator) if number.denominator == 1 else f"{float(number):g}"
 
 
-def shifted(x: Tensor, axes: Axes, steps: Sequence[Fraction]) -> Tensor:
-    """Shift some axes: rolled where the step is whole, else by their Fourier series."""
-    whole = {a: int(t) % x.shape[a] for a, t in zip(axes, steps, strict=True) if t == int(t)}
-    if any(whole.values()):
-        x = _rolled(x, whole)
-    rest = [(a, t) for a, t in zip(axes, steps, strict=True) if t != int(t) and x.shape[a] > 1]
-
-    def between(y: Tensor) -> Tensor:
-        for axis, step in rest:
-            if y.shape[axis] > _LONG:
-                y = _fourier(y.double(), axis, step).to(y.dtype)
-            else:
-                y = _times(_shifting(y.shape[axis], step), y, axis)
-        return y
-
-    return _by_parts(x, axes, between) if rest else x
-
-
-def _rolled(x: Tensor, steps: dict[int, int]) -> Tensor:
-    """`torch.roll` along several axes, without a copy for each."""
-    y = torch.empty_like(x)
-    halves = [
-        ((0, x.shape[axis] - step, step), (x.shape[axis] - step, step, 0))
-        for axis, step in steps.items()
-    ]
-    for parts in product(*halves):
-        here, there = x, y
-        for axis, (start, length, to) in zip(steps, parts, strict=True):
-            here, there = here.narrow(axis, start, length), there.narrow(axis, to, length)
-        there.copy_(here)
-    return y
-
-
-def _times(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
-    """A matrix applied along an axis."""
-    y = x.float() if x.element_size() < 4 else x
-    matrix, behind = matrix.to(y), math.prod(x.shape[axis + 1 :])
-    if behind > _FEW:
-        done = matrix @ y.reshape(-1, y.shape[axis], behind)
-        return done.view(*x.shape[:axis], len(matrix), *x.shape[axis + 1 :]).to(x.dtype)
-    y = y.movedim(axis, -1)
-    done = y.reshape(-1, y.shape[-1]) @ matrix.t()
-    return done.view(*y.shape[:-1], len(matrix)).movedim(-1, axis).to(x.dtype)
-
-
-def _by_parts(x: Tensor, axes: Axes, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """A change of some axes, to a few entries of another axis at a time, which saves memory."""
-    other = next((a for a in range(x.ndim) if a not in axes and x.shape[a] > 1), None)
-    if other is None or x.numel() <= _MANY:
-        return change(x)
-    size, few, y = x.shape[other], max(1, _MANY * x.shape[other] // x.numel()), None
-    for place in range(0, size, few):
-        done = change(x.narrow(other, place, min(few, size - place)))
-        if y is None:
-            shape = list(done.shape)
-            shape[other] = size
-            y = done.new_empty(shape)
-        y.narrow(other, place, done.shape[other]).copy_(done)
-    return x if y is None else y
-
-
-_LONG = 512  # up to here a product with a matrix is quicker than two transforms
-_FEW = 8  # products of smaller matrices, one after the other, are slow
-_MANY = 1 << 18  # numbers worked on at a time, to save memory
-
-
-@lru_cache(maxsize=256)
-def _shifting(size: int, step: Fraction) -> Tensor:
-    """The matrix of a Fourier shift."""
-    return _fourier(torch.eye(size, dtype=torch.float64), 0, step)
-
-
-def _fourier(x: Tensor, axis: int, step: Fraction) -> Tensor:
-    size = x.shape[axis]
-    frequency = torch.fft.rfftfreq(size, dtype=torch.float64, device=x.device)
-    phase = (-2 * math.pi * float(step)) * frequency
-    turn = torch.polar(torch.ones_like(phase), phase).view(-1, *(1,) * (x.ndim - 1 - axis))
-    return torch.fft.irfft(torch.fft.rfft(x, dim=axis) * turn, n=size, dim=axis)
-
-
-# Elements of groups
-
-
 def of_element(element: Element, name: str | None = None) -> Move:
     """The action of an element of a group."""
     exact = element.exact
@@ -235,7 +153,7 @@ def of_element(element: Element, name: str | None = None) -> Move:
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
         if exact:
             return _permuted(x, axes, element.matrix)
-        return _by_parts(x, axes, lambda y: _last(y, axes, turned))
+        return by_parts(x, axes, lambda y: _last(y, axes, turned))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return act(element, m) if exact else act(element, m.double()) > 0.999
@@ -300,7 +218,7 @@ def rotation(degrees: float) -> Move:
         return _on_background(x, lambda y: _rotated(y, degrees))
 
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
-        return _by_parts(x, axes, lambda y: _last(y, axes, turned))
+        return by_parts(x, axes, lambda y: _last(y, axes, turned))
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         return rotate(m.double(), degrees) > 0.999
@@ -368,12 +286,12 @@ def rescaling(factor: float) -> Move:
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
         def smaller(y: Tensor) -> Tensor:
             for axis in axes:
-                y = _times(_scaling(x.shape[axis], factor), y, axis)
+                y = times(_scaling(x.shape[axis], factor), y, axis)
             return y
 
         if min(round(x.shape[axis] * factor) for axis in axes) < 1:
             raise LostError("a map too small to be rescaled")
-        return _by_parts(x, axes, smaller)
+        return by_parts(x, axes, smaller)
 
     def mask(m: Tensor, strides: Sequence[Fraction]) -> Tensor:
         for axis, size in enumerate(m.shape):
