@@ -9,6 +9,7 @@ import torch
 from scipy import fft, ndimage
 
 import symconv as sc
+from symconv.transforms import resampling
 
 parse = sc.groups.parse
 
@@ -136,6 +137,27 @@ def test_rescale_against_scipys_cosine_transform():
         kept[:, : min(10, new)] = spectrum[:, : min(10, new)]
         expected = fft.idct(kept, norm="ortho") * math.sqrt(new / 10)
         assert np.abs(sc.rescale(x, (new / 10,)).numpy() - expected).max() < 1e-13
+
+
+@pytest.mark.parametrize("circular", [False, True])
+@pytest.mark.parametrize("sizes", [(64, 32, 16), (512, 256, 128), (333, 250, 101), (5, 3, 1)])
+def test_resampling_composes_to_rounding(sizes, circular):
+    """What is removed on the way to a coarser grid is removed by both ways."""
+    like = torch.empty((), dtype=torch.float64)
+    large, middle, small = sizes
+    matrices = {
+        (a, b): resampling(a, b, like=like, circular=circular)
+        for a, b in ((large, middle), (middle, small), (large, small), (small, large))
+    }
+    by_two = matrices[middle, small] @ matrices[large, middle]
+    assert (by_two - matrices[large, small]).abs().max() < 1e-13
+    back = matrices[large, small] @ matrices[small, large]
+    if circular and small % 2 == 0:  # the highest frequency of an even grid is left out
+        highest = (-1.0) ** torch.arange(small, dtype=torch.float64)
+        back = back + torch.outer(highest, highest) / small
+    assert (back - torch.eye(small)).abs().max() < 1e-13
+    picked = torch.eye(large, dtype=torch.float64)[:: large // small][:small]
+    assert (picked - matrices[large, small]).abs().max() > 0.1, "to take every few is no low pass"
 
 
 def test_enlarging_can_be_undone_and_the_mean_stays():

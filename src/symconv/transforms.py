@@ -242,16 +242,23 @@ def resampling(size: int, new: int, *, like: torch.Tensor, circular: bool = Fals
             image, by its cosine transform. A highest frequency of an even size is left out.
     """
     kept = min(size, new)
-    at = [(torch.arange(n, dtype=torch.float64, device=like.device) + 0.5) / n for n in (size, new)]
+    here, there = (
+        (torch.arange(n, dtype=torch.float64, device=like.device) + 0.5) / n for n in (size, new)
+    )
+    there = there[:, None]
     if circular:
-        wave = torch.arange(1, (kept + 1) // 2, dtype=torch.float64, device=like.device)
-        distance = at[1][:, None] - at[0]
-        matrix = 1 + 2 * torch.cos(2 * math.pi * distance[..., None] * wave).sum(-1)
+        matrix = _waves((kept + 1) // 2, 2 * (there - here))
     else:
-        wave = torch.arange(kept, dtype=torch.float64, device=like.device)
-        analyse, evaluate = (torch.cos(math.pi * torch.outer(wave, u)) for u in at)
-        matrix = evaluate.t() @ analyse * 2 - 1  # the constant counts once
+        matrix = (_waves(kept, there - here) + _waves(kept, there + here)) / 2
     return (matrix / size).to(like.dtype)
+
+
+def _waves(count: int, at: torch.Tensor) -> torch.Tensor:
+    """1 + 2 * the sum of cos(pi w at) for w from 1 to count - 1: the Dirichlet kernel."""
+    half = math.pi / 2 * (at - 2 * (at / 2).round())  # one period, where only 0 has a sine of 0
+    first = half == 0
+    sine = torch.where(first, 1.0, half.sin())
+    return torch.where(first, 2.0 * count - 1, ((2 * count - 1) * half).sin() / sine)
 
 
 def _as_float(x: torch.Tensor, what: str) -> torch.Tensor:

@@ -349,7 +349,9 @@ def _resampled(x: Tensor, axis: int, size: int, new: int, step: int, circular: b
     """Axis `axis` of x on a grid of `new` positions, of which every `step`-th is kept."""
     if size == new and step == 1:
         return x
-    make = _matrix if torch.compiler.is_compiling() else _kept_matrix
+    # tensors made while compiling, or under a mode that makes stand-ins, must not be kept
+    real = not torch.compiler.is_compiling() and type(torch.empty(0, device=x.device)) is Tensor
+    make = _kept_matrix if real else _matrix
     matrix = make(size, new, step, circular, x.dtype, x.device)
     if axis == x.ndim - 1:
         return x @ matrix.t()

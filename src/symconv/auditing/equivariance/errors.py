@@ -100,7 +100,7 @@ def difference(
         scale: Root mean square of what they were computed from.
     """
     found = _norms_over(got, expected, layout, move, dimension, interior)
-    return _as_error(found, expected.numel(), got.dtype, scale)
+    return _as_error(found, _entries(expected, layout, move), got.dtype, scale)
 
 
 def nearest(
@@ -139,7 +139,7 @@ def nearest(
             found = _norms_over(a, b, g, move, dimension, interior)
             if found.relative < best[i].relative:
                 best[i], whole[i] = found, True
-    error = _as_error(reduce(add, best), expected.numel(), got.dtype, scale)
+    error = _as_error(reduce(add, best), _entries(expected, layout, move), got.dtype, scale)
     return replace(error, whole=any(whole))
 
 
@@ -164,15 +164,23 @@ def _norms_over(
     interior: Tensor | None,
 ) -> _Norms:
     masks = [None, interior]
+    partners = move.partners(layout)
     if move.keeps is not None and layout.has("s"):
         keeps = move.keeps(_space_of(expected, layout, dimension))
         masks = [keeps, None if interior is None else interior & keeps]
-    if masks[0] is None and masks[1] is None:
+    if masks[0] is None and masks[1] is None and partners is None:
         return _Norms(*_norms(got, expected))
-    two = [_energy(a, expected, layout, dimension) for a in (got, None)]
+    two = [_energy(a, expected, layout, dimension, partners) for a in (got, None)]
     whole, within = ((_over(two[0], mask), _over(two[1], mask)) for mask in masks)
     some = masks[1] is not None and bool(masks[1].any())
     return _Norms(whole[0], whole[1], within if some else None)
+
+
+def _entries(expected: Tensor, layout: Layout, move: Move) -> int:
+    """How many numbers are compared."""
+    partners = move.partners(layout)
+    share = 1.0 if partners is None else float(partners.double().mean())
+    return round(share * expected.numel())
 
 
 def _as_error(found: _Norms, entries: int, dtype: torch.dtype, scale: float) -> Error:
@@ -201,9 +209,20 @@ def _norms(got: Tensor, expected: Tensor) -> tuple[float, float]:
     return apart, size
 
 
-def _energy(got: Tensor | None, expected: Tensor, layout: Layout, dimension: int) -> Tensor:
-    """The squared difference (or squares, without `got`) at each position, all channels summed."""
+def _energy(
+    got: Tensor | None,
+    expected: Tensor,
+    layout: Layout,
+    dimension: int,
+    partners: Tensor | None = None,
+) -> Tensor:
+    """The squared difference (or squares, without `got`) at each position, all channels summed.
+
+    Channels without a partner are left out.
+    """
     tensors = [canonical(t, layout, dimension) for t in (expected, got) if t is not None]
+    if partners is not None:
+        tensors = [t[:, partners.to(t.device)] for t in tensors]
     space = tensors[0].shape[2:]
     total = torch.zeros(space.numel(), dtype=torch.float64, device=expected.device)
     few = max(1, _CHUNK // space.numel())

@@ -16,7 +16,7 @@ from symconv.auditing.equivariance.culprits import Layer, culprits
 from symconv.auditing.equivariance.errors import EXACT, Error, verdict
 from symconv.auditing.equivariance.interior import Interior
 from symconv.auditing.equivariance.moves import Move, moves_for, shift
-from symconv.auditing.equivariance.picture import Picture, declared_group
+from symconv.auditing.equivariance.picture import Picture, declared_group, declared_scales
 from symconv.auditing.equivariance.runs import (
     Shelf,
     Trace,
@@ -25,6 +25,7 @@ from symconv.auditing.equivariance.runs import (
     outputs_of,
     worst,
 )
+from symconv.auditing.equivariance.scaling import scales_of, steps_of
 from symconv.auditing.equivariance.watch import Step, Visitor
 from symconv.auditing.receptive import Receptive
 from symconv.auditing.records import EquivarianceRow
@@ -60,8 +61,10 @@ def measure(
 
     Transforms are circular shifts along all axes of space at once, by one position, by the total
     stride, and by half a position (a Fourier shift); the elements of a group, or a mirror and a
-    quarter turn; without a group a rotation by 45 degrees and a rescaling by 0.5, too. On a map of
-    stride s a shift by t is one by t / s. Fractional shifts, rotations off the lattice and
+    quarter turn; without a group a rotation by 45 degrees and a rescaling by 0.5, too (by one step
+    of the network's own scales where that is no whole number of them): features over scales move
+    along their scales, and what has no partner there is left out. On a map of stride s a shift by
+    t is one by t / s. Fractional shifts, rotations off the lattice and
     rescalings are measured on the input faded out towards the inscribed circle and without
     frequencies of a quarter cycle per pixel and above; rotations count the positions within 0.9 of
     that circle, which interpolation keeps.
@@ -79,7 +82,7 @@ def measure(
     n = picture.dimension
     declared = declared_group(call, n)
     survey = _surveyed(picture)
-    moves = moves_for(picture.size, survey.period, group, declared)
+    moves = moves_for(picture.size, survey.period, group, declared, declared_scales(call))
     interior = Interior(receptive, picture.size)
     layers, rows, period = list[Layer](), list[EquivarianceRow](), None
     wholes = list[Trace]()
@@ -235,6 +238,7 @@ def _rows(
     rows = []
     own = [traces[i].local[move.name] for i in by_name.pop("", [])]
     notes = [picture.note, classes, _unusual(move, picture.dimension), _unmoved(move, traces)]
+    notes.append(_along(move, traces))
     rows.append(_row(move, "", [total], own, notes, interior, picture))
     for name, places in by_name.items():
         local = [traces[i].local[move.name] for i in places]
@@ -249,6 +253,17 @@ def _unmoved(move: Move, traces: Sequence[Trace]) -> str | None:
     if move.element is None or all(layout.field is not None for layout in layouts):
         return None
     return "channels of layers without a field are taken to stay where they are"
+
+
+def _along(move: Move, traces: Sequence[Trace]) -> str | None:
+    """How features over scales move."""
+    fields = [layout.field for trace in traces for _, layout in trace.outputs]
+    scales = next((found for f in fields if (found := scales_of(f)) is not None), None)
+    steps = steps_of(scales, move.factor) if scales is not None and move.factor else None
+    if not steps:
+        return None
+    by = f"{abs(steps)} scale{'s' if abs(steps) > 1 else ''}"
+    return f"features over {scales} move by {by}, and those without a partner there are left out"
 
 
 def _unusual(move: Move, dimension: int) -> str | None:

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from symconv.auditing.equivariance.layout import Layout, LostError
+from symconv.auditing.equivariance.scaling import along_scales, factor_for, partners, scales_of
 from symconv.auditing.equivariance.shifting import by_parts, shifted, times
+from symconv.auditing.equivariance.turning import on_background, rotated
 from symconv.lattice.groups import Element, Group, parse
+from symconv.lattice.scales import Scales
 from symconv.transforms import act, rescale, rotate
 
 Space = tuple[int, ...]
@@ -33,6 +36,7 @@ class Move:
         space: Acts on the axes of space of a tensor, given which they are and their strides.
         element: The element of a group that it is; None for shifts and rescalings.
         shift: How far it shifts each axis, in input positions; None if it is none.
+        factor: How many times larger it makes the picture; None if it leaves its size.
         keeps: Which positions of a map of this size have an expected value; None: all of them.
         mask: Acts on a mask (*S).
     """
@@ -43,6 +47,7 @@ class Move:
     mask: Callable[[Tensor, Sequence[Fraction]], Tensor]
     element: Element | None = None
     shift: tuple[Fraction, ...] | None = None
+    factor: float | None = None
     keeps: Callable[[Space], Tensor] | None = None
 
     def on(self, x: Tensor, layout: Layout, dimension: int) -> Tensor:
@@ -84,7 +89,18 @@ class Move:
             tuple(k * s for k, s in zip(steps, strides, strict=True)) for steps in product(*sides)
         ]
 
+    def partners(self, layout: Layout) -> Tensor | None:
+        """Which channels have an expected value; None: all of them."""
+        return None if self.factor is None else partners(layout.field, self.factor)
+
+    def joins(self, inputs: Sequence[Layout], outputs: Sequence[Layout]) -> bool:
+        """Whether a step makes of scales that lack a partner channels that are not over scales."""
+        lacking = any(self.partners(layout) is not None for layout in inputs)
+        return lacking and any(scales_of(layout.field) is None for layout in outputs)
+
     def _on_channels(self, x: Tensor, axis: int, layout: Layout) -> Tensor:
+        if self.factor is not None and layout.field is not None:
+            return along_scales(x, axis, layout.field, self.factor)
         if self.element is None:
             return x
         if not layout.sure:
@@ -148,7 +164,7 @@ def of_element(element: Element, name: str | None = None) -> Move:
     exact = element.exact
 
     def turned(x: Tensor) -> Tensor:
-        return _on_background(x, lambda y: act(element, y))
+        return on_background(x, lambda y: act(element, y))
 
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
         if exact:
@@ -215,7 +231,7 @@ def rotation(degrees: float) -> Move:
     """A rotation of the last two axes about their centre."""
 
     def turned(x: Tensor) -> Tensor:
-        return _on_background(x, lambda y: _rotated(y, degrees))
+        return on_background(x, lambda y: rotated(y, degrees))
 
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
         return by_parts(x, axes, lambda y: _last(y, axes, turned))
@@ -224,48 +240,6 @@ def rotation(degrees: float) -> Move:
         return rotate(m.double(), degrees) > 0.999
 
     return Move(f"rotate {degrees:g}", "smooth", space, mask, keeps=_disc)
-
-
-def _on_background(x: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
-    """Turn what stands out from the corners' mean, so that no edge arises where corners are cut."""
-    corners = x[..., :: max(x.shape[-2] - 1, 1), :: max(x.shape[-1] - 1, 1)]
-    ground = corners.mean((-2, -1), keepdim=True)
-    return turn(x - ground) + ground
-
-
-def _rotated(x: Tensor, degrees: float) -> Tensor:
-    """`rotate` with mode "circular"; on small maps as products with matrices, which are quicker."""
-    small = max(x.shape[-2:]) <= _SMALL and x.element_size() >= 4
-    return _sheared(x, degrees) if small else rotate(x, degrees, "circular")
-
-
-_SMALL = 64  # longest side
-
-
-def _sheared(x: Tensor, degrees: float) -> Tensor:
-    """The rotation by three shears, one matrix for each line."""
-    quarters = round(degrees / 90)
-    angle = math.radians(degrees - 90 * quarters)
-    y = x.rot90(quarters % 4, (-2, -1))
-    height, width = y.shape[-2:]
-    y = y.reshape(-1, height, width)
-    rows = _shearing(width, height, math.tan(angle / 2)).to(y)
-    columns = _shearing(height, width, -math.sin(angle)).to(y)
-    y = rows @ y.permute(1, 2, 0)  # (height, width, rest)
-    y = columns @ y.transpose(0, 1)
-    y = rows @ y.transpose(0, 1)
-    return y.permute(2, 0, 1).reshape(*x.shape[:-2], height, width)
-
-
-@lru_cache(maxsize=64)
-def _shearing(size: int, lines: int, slope: float) -> Tensor:
-    """One matrix a line: its Fourier shift by slope times the line's distance from the centre."""
-    shift = slope * (torch.arange(lines, dtype=torch.float64) - (lines - 1) / 2)
-    frequency = torch.fft.rfftfreq(size, dtype=torch.float64)
-    phase = -2 * math.pi * shift[:, None] * frequency
-    turn = torch.polar(torch.ones_like(phase), phase)[..., None]
-    spectrum = torch.fft.rfft(torch.eye(size, dtype=torch.float64), dim=0)
-    return torch.fft.irfft(spectrum * turn, n=size, dim=1)
 
 
 def _disc(size: Space) -> Tensor:
@@ -300,7 +274,7 @@ def rescaling(factor: float) -> Move:
             m = m.index_select(axis, at)
         return m
 
-    return Move(f"rescale {float(factor)}", "smooth", space, mask)
+    return Move(f"rescale {factor:.4g}", "smooth", space, mask, factor=factor)
 
 
 @lru_cache(maxsize=256)
@@ -316,7 +290,11 @@ MOST_ELEMENTS = 16
 
 
 def moves_for(
-    size: Space, period: Sequence[int], group: Group | str | None, declared: Group | None
+    size: Space,
+    period: Sequence[int],
+    group: Group | str | None,
+    declared: Group | None,
+    scales: Scales | None = None,
 ) -> list[Move]:
     """The transforms of a report: shifts, then a group's elements or a few usual ones.
 
@@ -325,6 +303,7 @@ def moves_for(
         period: The total stride.
         group: The group asked for.
         declared: The group of the network's own fields.
+        scales: The scales of the network's own fields.
     """
     n = len(size)
     found = [shift((1,) * n)]
@@ -354,7 +333,7 @@ def moves_for(
                 found.append(of_element(element, name))
     if n == 2:
         found.append(rotation(45))
-    found.append(rescaling(0.5))
+    found.append(rescaling(factor_for(scales)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,10 +14,12 @@ from torch.utils._pytree import tree_map
 from symconv.auditing.call import Call
 from symconv.auditing.equivariance.layout import Layout
 from symconv.auditing.equivariance.moves import smooth
+from symconv.auditing.equivariance.scaling import scales_of
 from symconv.auditing.equivariance.watch import mark
 from symconv.errors import StructureError
 from symconv.lattice.groups import Group
 from symconv.lattice.representations import Field
+from symconv.lattice.scales import Scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +124,24 @@ def _noise(x: Tensor) -> Tensor:
 
 def declared_group(call: Call, dimension: int) -> Group | None:
     """The group of the network's own fields: that of the first layer that has some."""
+    for field in _fields(call):
+        if isinstance(field.group, Group) and field.group.dimension == dimension:
+            return field.group
+    return None
+
+
+def declared_scales(call: Call) -> Scales | None:
+    """The scales of the network's own fields: those of the first layer that has some."""
+    return next((scales for f in _fields(call) if (scales := scales_of(f)) is not None), None)
+
+
+def _fields(call: Call) -> Iterator[Field]:
+    """The fields of the network's layers, in order."""
     for module in call.model.modules():
         for name in ("in_field", "field", "out_field"):
             field = getattr(module, name, None)
-            group = field.group if isinstance(field, Field) else None
-            if isinstance(group, Group) and group.dimension == dimension:
-                return group
-    return None
+            if isinstance(field, Field):
+                yield field
 
 
 def _declared(call: Call, channels: int) -> Field | None:

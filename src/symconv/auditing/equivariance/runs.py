@@ -29,6 +29,7 @@ from symconv.auditing.equivariance.watch import (
 from symconv.errors import StructureError
 
 NOT_CALLED = "it was not called"
+_JOINED = "it joins scales, of which some have no partner; not measured alone"
 
 
 class Shelf:
@@ -140,16 +141,21 @@ class FirstRun(Visitor):
         There a shift of the picture is none by whole positions, which hardly any layer commutes
         with but by chance of smoothness. It is to blame if it errs under whole shifts, too.
         """
-        found = self._alone(step, move)
+        found = self._alone(step, trace, move)
         steps = whole_shift(move, trace.inputs, self.dimension)
         if steps is None or (isinstance(found, Error) and found.rounding):
             return found
-        other = self._alone(step, shift(steps))
+        other = self._alone(step, trace, shift(steps))
         known = [e for e in (found, other) if isinstance(e, Error) and e.full is not None]
         return min(known, key=lambda e: e.full or 0.0) if known else found
 
-    def _alone(self, step: Step, move: Move) -> Error | str:
+    def _alone(self, step: Step, trace: Trace, move: Move) -> Error | str:
         originals = {id(t): copy for t, copy in self._held}
+        if move.joins(
+            [m.layout for _, m in step.given if m.layout is not None],
+            [layout for _, layout in step.outputs],
+        ):
+            return _JOINED
 
         def on(x: Tensor, layout: Layout) -> Tensor:
             with torch._C.DisableTorchFunction():

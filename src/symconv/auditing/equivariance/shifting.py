@@ -92,6 +92,3 @@ def _fourier(x: Tensor, axis: int, step: Fraction) -> Tensor:
     phase = (-2 * math.pi * float(step)) * frequency
     turn = torch.polar(torch.ones_like(phase), phase).view(-1, *(1,) * (x.ndim - 1 - axis))
     return torch.fft.irfft(torch.fft.rfft(x, dim=axis) * turn, n=size, dim=axis)
-
-
-# Elements of groups
