@@ -139,8 +139,8 @@ def compare(
         str | None,
         typer.Option(
             help="Names by commas; besides the defaults conv-wide, conv-wider, C16, D4, D8, "
-            "C4-wide, C8-wide, conv-blur, conv-polyphase; conv+scales; with +turns conv-slim, "
-            "conv-wide, C16, D4, D8."
+            "C4-wide, C8-wide, conv-blur, conv-polyphase, conv-max, scale; with +scales conv, "
+            "conv-max, scale; with +turns conv-slim, conv-wide, C16, D4, D8."
         ),
     ] = None,
     budget: Annotated[

@@ -17,9 +17,11 @@ from symconv.comparison import runs
 from symconv.comparison.counting import Budget
 from symconv.comparison.experiment import run
 from symconv.comparison.notes import method_notes
+from symconv.comparison.page import small_structure
 from symconv.comparison.phases import calm
 from symconv.comparison.runs import Store
 from symconv.comparison.settings import Settings
+from symconv.comparison.structures import ROWS
 from symconv.data import Source
 from symconv.errors import StructureError
 
@@ -117,6 +119,13 @@ def test_the_same_seeds_are_trained_for_every_structure_and_none_tunes_the_rate(
 
 def stored(out):
     return [json.loads(path.read_text())["run"] for path in (out / "runs").glob("*.json")]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_structure_can_be_drawn(row):
+    """The page draws its layer on a map of 6x6: what a unit sees is at least that unit's place."""
+    structure = small_structure(row)
+    assert structure.connections >= structure.outputs > 0
 
 
 @pytest.fixture(scope="module")

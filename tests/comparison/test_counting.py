@@ -1,6 +1,10 @@
+from math import prod
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+import symconv as sc
 from symconv.comparison.counting import (
     Budget,
     build,
@@ -10,7 +14,8 @@ from symconv.comparison.counting import (
     own_budget,
     settle,
 )
-from symconv.comparison.structures import ROWS, STRUCTURES, Options, bands
+from symconv.comparison.layers import Options, bands
+from symconv.comparison.structures import ROWS, STRUCTURES
 from symconv.errors import StructureError
 from symconv.models import Place, widest
 
@@ -133,3 +138,28 @@ def test_bands_leave_no_gap_on_any_map(height, count):
     labels = bands((height, 2), count).unique().tolist()
     assert labels == list(range(len(labels)))
     assert len(labels) <= count
+
+
+@pytest.mark.parametrize("side", [16, 20, 48])
+@pytest.mark.parametrize("name", ["scale", "conv-max"])
+def test_multiplications_of_scale_layers_are_torchs_own_count(name, side):
+    """The filters' expansion aside, which is done once for all pictures."""
+    network = build(STRUCTURES[name], (2, side, side), 3, 7, Options()).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 2, side, side))
+    expansion = 0
+    for layer in network.layers:
+        if isinstance(layer, sc.nn.ScaleConv2d):
+            expansion += layer.weight.numel() * prod(layer.kernel_size)
+    assert 2 * (count(network).macs + expansion) == counter.get_total_flops()
+
+
+def test_connections_of_a_scale_network_by_hand():
+    """Three taps a side on grids of 16, 11 and 8 sites, then of 8, 6 and 4; the border cuts two."""
+    network = build(STRUCTURES["scale"], SHAPE, 4, 10, Options())
+    assert [layer.kernel_size for layer in network.layers] == [(3, 3)] * 3
+    assert network.shapes == [(1, 16, 16), (12, 8, 8), (24, 8, 8)]
+    first, later = (sum((3 * n - 2) ** 2 for n in grids) for grids in ((16, 11, 8), (8, 6, 4)))
+    found = count(network)
+    assert found.connections == first * 4 + later * (4 * 8 + 8 * 16) + 16 * 10
+    assert (found.fan_in, found.inputs) == (9, 256)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from symconv.comparison.counting import build
-from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Options
+from symconv.comparison.layers import Options
+from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS
 from symconv.data import Source
 from symconv.models import SmallNetwork
 from symconv.transforms import rotate

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from symconv.comparison.counting import build
-from symconv.comparison.structures import STRUCTURES, Options
+from symconv.comparison.layers import Options
+from symconv.comparison.structures import STRUCTURES
 from symconv.data import Source, random_scales
 from symconv.data.augmentation import rescaled_bilinearly
 from symconv.data.pictures import apart, rescaled_by_splines

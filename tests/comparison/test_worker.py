@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from symconv.comparison.counting import build
+from symconv.comparison.layers import Options
 from symconv.comparison.packing import pack, unpack
 from symconv.comparison.runs import Run
-from symconv.comparison.structures import ROWS, STRUCTURES, TESTS, TRANSFORMS, Options
+from symconv.comparison.structures import ROWS, STRUCTURES, TESTS, TRANSFORMS
 from symconv.data import Source
 from symconv.models import Place
 

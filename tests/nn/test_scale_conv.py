@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import fft
 from skimage import data, transform
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 import symconv as sc
@@ -298,6 +299,23 @@ def test_compiles_exports_and_copies(make):
     fresh.load_state_dict(layer.state_dict())
     assert torch.equal(fresh(x), wanted)
     assert repr(eval(repr(layer), vars(sc.nn) | {"scales": sc.groups.scales})) == repr(layer)
+
+
+def test_one_program_for_every_size():
+    """Rounded sizes are more than a range of named sizes can promise: they are left open."""
+    layer, x = pair(LAYERS["lifting"])
+    open_sizes = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(layer, (x,), dynamic_shapes=(open_sizes,))
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    whole = torch.compile(layer, fullgraph=True, dynamic=True, backend=counter)
+    graphs = set()
+    for size in ((16, 19), (31, 20), (48, 65), (33, 33)):
+        other = torch.randn(2, x.shape[1], *size)
+        torch.testing.assert_close(program.module()(other), layer(other))
+        torch.testing.assert_close(whole(other), layer(other))
+        graphs.add(counter.frame_count)
+    assert len(graphs) == 1, "nothing is compiled again"
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own

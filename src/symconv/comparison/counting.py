@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
 
 from symconv.comparison.filters import core
-from symconv.comparison.structures import CONV, Options, Row
+from symconv.comparison.layers import Options
+from symconv.comparison.structures import CONV, Row
 from symconv.errors import StructureError
+from symconv.lattice.windows import Window
 from symconv.models import SmallNetwork, parameters, widest
+from symconv.nn import ScaleConv2d
 from symconv.structure import Structure
 
 #: Divided by most groups' orders, so that the widths of group convolutions meet the budget.
@@ -84,19 +89,61 @@ def build(
 
 def count(network: SmallNetwork) -> Counts:
     """Count a network: the three structured layers and the head."""
-    structures = []
+    work = []
     for layer, shape in zip(network.layers, network.shapes, strict=True):
         inner = core(layer)
-        flat = inner is not layer
-        structures.append(Structure.of(inner) if flat else Structure.of(inner, shape[1:]))
-    structures.append(Structure.of(network.head))
+        if isinstance(inner, ScaleConv2d):
+            work.append(_of_scales(inner, shape))
+        else:
+            work.append(_of(Structure.of(inner, shape[1:] if inner is layer else None)))
+    work.append(_of(Structure.of(network.head)))
     return Counts(
         parameters(network),
-        sum(s.connections for s in structures),
-        sum(s.macs for s in structures),
-        structures[0].fan_in,
-        structures[0].inputs,
+        sum(w.connections for w in work),
+        sum(w.macs for w in work),
+        work[0].fan_in,
+        work[0].inputs,
     )
+
+
+class _Work(NamedTuple):
+    """Counts of one layer."""
+
+    connections: int
+    macs: int
+    fan_in: int
+    inputs: int
+
+
+def _of(structure: Structure) -> _Work:
+    return _Work(structure.connections, structure.macs, structure.fan_in, structure.inputs)
+
+
+def _of_scales(layer: ScaleConv2d, shape: tuple[int, ...]) -> _Work:
+    """A scale layer on its pyramid: connections on the grids of the scales, MACs with resampling.
+
+    A map goes to and from a grid by one product with a matrix along each axis.
+    """
+    channels, height, width = shape
+    read = channels if layer.lifting else layer.in_field.copies
+    made, (down, right) = layer.out_field.copies, layer.stride
+    connections = macs = 0
+    for level, (rows, columns) in enumerate(layer.grids((height, width))):
+        padding = [k // 2 for k in layer.kernel_size]
+        window = Window.of(
+            2,
+            layer.kernel_size,
+            1 if level else layer.stride,
+            padding,
+            padding_mode=layer.padding_mode,
+        )
+        found = Structure.conv(read, made, window, (rows, columns), layer.groups)
+        connections, macs = connections + found.connections, macs + found.macs
+        if level:
+            above, beside = -(-height // down), -(-width // right)
+            macs += read * rows * width * (height + columns)
+            macs += made * above * columns * (rows + beside)
+    return _Work(connections, macs, read * prod(layer.kernel_size), prod(shape))
 
 
 def cost(network: SmallNetwork, kind: str) -> int:

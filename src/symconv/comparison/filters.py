@@ -48,6 +48,12 @@ def group_filters(layer: nn.Module, shape: Shape) -> Filters:
     return [(f"element {g}", weight[g::order]) for g in range(min(order, 4))]
 
 
+def scale_filters(layer: nn.Module, shape: Shape) -> Filters:
+    """The filter of each copy, on the grid of its scale."""
+    found = cast(Any, layer).filters()[:, :, 0].mean(1)
+    return [("at every scale", found.detach().float().cpu().numpy())]
+
+
 def _tabled(layer: nn.Module, filters_axes: int) -> NDArray:
     """Weights (*filters, kh, kw, in, out) as (*filters, out, kh, kw), mean over colours."""
     return np.moveaxis(_weight(layer).mean(-2), -1, filters_axes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from symconv.comparison.layers import FINE, PADDING, SCALES
 from symconv.comparison.results import Comparison
-from symconv.comparison.structures import PADDING
 from symconv.comparison.verdict import METHOD
 
 
@@ -86,7 +86,12 @@ def _network(result: Comparison) -> str:
         "conv instead, and so far fewer weights. Dense and sparse layers give plain features, so "
         "that there is nothing to pool. conv-blur pools (and strides) by max pooling at every "
         "position and then every second one behind a binomial filter; conv-polyphase pools on the "
-        "grid that holds most, and pads circularly."
+        "grid that holds most, and pads circularly. conv-max and scale pool while that leaves "
+        f"{FINE} sites a side, take the largest response at any position (and of any scale) in "
+        "place of the mean, and have conv's multiply-accumulates; scale's have three sizes, "
+        f"{SCALES.factor:.3g} apart, on an image pyramid, from filters with two taps a side less "
+        "than conv's (three at least). Their connections are those on the grids of the three "
+        "sizes, their MACs count the resampling between them."
     )
 
 

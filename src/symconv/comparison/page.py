@@ -9,15 +9,18 @@ import numpy as np
 import torch
 
 from symconv.comparison.filters import core
+from symconv.comparison.layers import Options, scale_conv
 from symconv.comparison.notes import method_notes
 from symconv.comparison.payoff import points, standing
 from symconv.comparison.results import Accuracy, Comparison, Line
 from symconv.comparison.runs import write_atomically
 from symconv.comparison.shifts import MEASURES
-from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Options, Row
+from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Row
 from symconv.comparison.tables import error, seconds, short
 from symconv.comparison.verdict import listed
+from symconv.lattice.windows import Window
 from symconv.models import Place
+from symconv.nn import ScaleConv2d
 from symconv.report.figures import (
     Panel,
     Series,
@@ -306,17 +309,21 @@ def _structures(result: Comparison) -> list[dict]:
         drawn.add(row.build)
         with torch.random.fork_rng():  # the same drawing each time; the caller's draws stay theirs
             torch.manual_seed(0)
-            structure = _small_structure(row)
+            structure = small_structure(row)
         figure = safe(to_svg(drawn_alone(structure.draw)))
-        shown.append(
-            {"label": row.name, "chip": chip(row.name), "about": row.about, "figure": figure}
-        )
+        about = row.about + (" (drawn: the smallest)" if row.build is scale_conv else "")
+        shown.append({"label": row.name, "chip": chip(row.name), "about": about, "figure": figure})
     return shown
 
 
-def _small_structure(row: Row) -> Structure:
-    """The structure of the row's layer on a 6x6 map; of flat features as many as positions."""
+def small_structure(row: Row) -> Structure:
+    """The structure of the row's layer on a 6x6 map; of flat features as many as positions.
+
+    Of scales the smallest alone.
+    """
     layer = row.build(Place((1, 6, 6), 1, 3, 1, first=True), Options())
+    if isinstance(layer, ScaleConv2d):
+        return Structure.conv(1, 1, Window.of(2, layer.kernel_size, padding=1), (6, 6))
     if core(layer) is layer:
         return Structure.of(layer, (6, 6))
     return Structure.of(core(row.build(Place((1, 6, 6), 36, 3, 1, first=True), Options())))

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from symconv.comparison.counting import fitting_width, own_budget, settle
+from symconv.comparison.layers import Options
 from symconv.comparison.runs import Run, Runner
 from symconv.comparison.settings import TUNING_SEED, Settings
-from symconv.comparison.structures import STRUCTURES, Options
+from symconv.comparison.structures import STRUCTURES
 from symconv.data import PictureSet
 from symconv.errors import StructureError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import symconv
-from symconv.comparison.structures import Options
+from symconv.comparison.layers import Options
 from symconv.data import Source
 from symconv.errors import StructureError
 from symconv.report.html import write_atomically

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from symconv.comparison.counting import Budget
-from symconv.comparison.structures import DEFAULT, STRUCTURES, Options
+from symconv.comparison.layers import Options
+from symconv.comparison.structures import DEFAULT, STRUCTURES
 from symconv.data import Source
 from symconv.errors import StructureError
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from symconv import nn as structured
 from symconv.comparison.filters import (
     Filters,
     conv_filters,
@@ -22,37 +19,35 @@ from symconv.comparison.filters import (
     group_filters,
     local_filters,
     region_filters,
+    scale_filters,
     sparse_filters,
     tiled_filters,
 )
+from symconv.comparison.layers import (
+    Build,
+    anywhere,
+    at_any_scale,
+    blur_pool,
+    conv,
+    conv_blurred,
+    conv_polyphase,
+    dense,
+    field_norm,
+    fine_pool,
+    group_conv,
+    group_pool,
+    local,
+    polyphase_pool,
+    region,
+    scale_conv,
+    sparse,
+    tiled,
+)
 from symconv.data import PictureSet, random_scales, random_shifts, random_turns
-from symconv.lattice import groups
 from symconv.models import Place, max_pool, no_pool, plain_norm
 
-
-@dataclass(frozen=True)
-class Options:
-    """What shapes the layers beyond their width.
-
-    Args:
-        kernels: Window of each of the three layers.
-        fan_in: Inputs of a unit in a sparse layer (at most all); None for a tenth.
-        tile: Period of the tiled layer's filters.
-        bands: Horizontal regions of the region layer: equal parts of a centred picture.
-    """
-
-    kernels: tuple[int, ...] = (5, 5, 5)
-    fan_in: int | None = None
-    tile: int = 2
-    bands: int = 3
-
-
 Shape = tuple[int, ...]
-Build = Callable[[Place, Options], nn.Module]
 Augmentation = Callable[[PictureSet], Callable[[Tensor, torch.Generator], Tensor]]
-
-#: Zeros continue the empty canvas around a picture. (On a torus a turned picture meets itself.)
-PADDING = "zeros"
 
 #: Each test's name and the split that it is taken on.
 TESTS = {
@@ -109,151 +104,6 @@ class Row:
     def augmented(self) -> bool:
         """Whether its training pictures are changed."""
         return self.augment is not None
-
-
-def dense(place: Place, options: Options) -> nn.Module:
-    """Every unit sees every input."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(prod(place.shape), place.width))
-
-
-def sparse(place: Place, options: Options) -> nn.Module:
-    """Every unit sees k inputs, drawn at random."""
-    inputs = prod(place.shape)
-    fan_in = min(inputs, options.fan_in or max(1, round(inputs / 10)))
-    return nn.Sequential(nn.Flatten(), structured.SparseLinear(inputs, place.width, fan_in))
-
-
-def local(place: Place, options: Options) -> nn.Module:
-    """A window with its own filters at every position."""
-    return structured.LocallyConnected2d(
-        place.shape[0],
-        place.width,
-        place.kernel,
-        input_size=place.shape[1:],
-        stride=place.stride,
-        padding=place.padding,
-        padding_mode=PADDING,
-    )
-
-
-def region(place: Place, options: Options) -> nn.Module:
-    """A window whose filters are shared within horizontal bands of the output."""
-    size = tuple(side // place.stride for side in place.shape[1:])
-    return structured.RegionConv2d(
-        place.shape[0],
-        place.width,
-        place.kernel,
-        regions=bands(size, options.bands),
-        stride=place.stride,
-        padding=place.padding,
-        padding_mode=PADDING,
-    )
-
-
-def bands(size: tuple[int, ...], count: int) -> Tensor:
-    """Labels (height, width) of horizontal bands that split a centred picture into equal parts.
-
-    The picture takes the middle half of the canvas, so that the outer bands reach on to its edge.
-    A map too small for so many bands has fewer.
-
-    Example:
-        >>> bands((12, 1), 3).flatten().tolist()
-        [0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]
-    """
-    height, width = size
-    centre = (torch.arange(height) + 0.5) / height
-    edges = 0.25 + 0.5 * torch.arange(1, count) / count
-    rows = torch.bucketize(centre, edges).unique(return_inverse=True)[1]
-    return rows[:, None].expand(height, width).contiguous()
-
-
-def tiled(place: Place, options: Options) -> nn.Module:
-    """A window whose filters repeat with a period."""
-    return structured.TiledConv2d(
-        place.shape[0],
-        place.width,
-        place.kernel,
-        tile=options.tile,
-        stride=place.stride,
-        padding=place.padding,
-        padding_mode=PADDING,
-    )
-
-
-def conv(place: Place, options: Options) -> nn.Module:
-    """A window with the same filters everywhere."""
-    layer = nn.Conv2d(
-        place.shape[0],
-        place.width,
-        place.kernel,
-        stride=place.stride,
-        padding=place.padding,
-        padding_mode=PADDING,
-    )
-    return cast(Any, layer).to(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU
-
-
-def conv_blurred(place: Place, options: Options) -> nn.Module:
-    """The convolution at every position: its stride is left to the blurred pool behind it."""
-    taps = place.kernel - (place.stride > 1)
-    return conv(replace(place, kernel=taps, stride=1), options)
-
-
-def blur_pool(place: Place) -> nn.Module:
-    """Max pooling at every position, and every other one of its blurred map; strides go along."""
-    step = 2 * place.stride
-    blur = structured.BlurPool2d(step + 1, step, padding_mode="replicate")
-    return nn.Sequential(nn.MaxPool2d(2, 1), blur)
-
-
-def conv_polyphase(place: Place, options: Options) -> nn.Module:
-    """The convolution on a torus, its strided grid where the content says."""
-    layer = structured.PolyphaseConv2d(
-        place.shape[0],
-        place.width,
-        place.kernel,
-        stride=place.stride,
-        padding=place.padding,
-        padding_mode="circular",
-    )
-    return cast(Any, layer).to(memory_format=torch.channels_last)
-
-
-def polyphase_pool(place: Place) -> nn.Module:
-    """2x2 max pooling on the grid that holds most."""
-    return structured.PolyphasePool2d(2, 2)
-
-
-def group_conv(name: str) -> Build:
-    """A window with the same filters everywhere, turned (and mirrored) by each element of a group.
-
-    The width counts copies: as many channels for each element.
-    """
-    group = groups.parse(name, dimension=2)
-
-    def build(place: Place, options: Options) -> nn.Module:
-        channels = place.shape[0]
-        seen = group.trivial(channels) if place.first else group.regular(channels // group.order)
-        return structured.GroupConv2d(
-            seen,
-            group.regular(place.width),
-            place.kernel,
-            stride=place.stride,
-            padding=place.padding,
-            padding_mode=PADDING,
-        )
-
-    return build
-
-
-def field_norm(layer: nn.Module, output: Tensor) -> nn.Module:
-    """One mean and variance per copy of the layer's field."""
-    return structured.FieldBatchNorm(cast(Any, layer).out_field)
-
-
-def group_pool(layer: nn.Module) -> nn.Module:
-    """The largest of each copy's channels: unchanged when the group permutes them."""
-    return structured.GroupPool(cast(Any, layer).out_field)
 
 
 def shifts(pictures: PictureSet) -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -357,6 +207,30 @@ CONV_POLYPHASE = replace(
     pool=polyphase_pool,
     default=False,
 )
+CONV_MAX = replace(
+    CONV,
+    name="conv-max",
+    about="conv, finer maps, the largest response",
+    colour="#4393c3",
+    marker="v",
+    invariant=anywhere,
+    pool=fine_pool,
+    work=1.0,
+    default=False,
+)
+SCALE = Row(
+    "scale",
+    "conv-max, filters shared by three sizes",
+    scale_conv,
+    scale_filters,
+    "#8c510a",
+    "s",
+    norm=field_norm,
+    invariant=at_any_scale,
+    pool=fine_pool,
+    work=1.0,
+    default=False,
+)
 C4 = of_group("C4", "conv, filters shared by quarter turns", "#009e73", "h", default=True)
 C8 = of_group("C8", "conv, filters shared by eighth turns", "#7b3294", "8", default=True)
 C16 = of_group("C16", "conv, filters shared by sixteenth turns", "#c51b7d", "p")
@@ -388,6 +262,10 @@ ROWS = (
     with_scales(CONV),
     CONV_BLUR,
     CONV_POLYPHASE,
+    CONV_MAX,
+    with_scales(CONV_MAX),
+    SCALE,
+    with_scales(SCALE),
     C4,
     with_turns(C4, default=True),
     C8,

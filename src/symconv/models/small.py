@@ -109,7 +109,9 @@ class SmallNetwork(nn.Module):
         self.reach = kernels[0]
         self.layers, self.norms, self.pools = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.shapes: list[tuple[int, ...]] = []
-        stride = stride_for(shape[-1])
+        canvas, stride = shape[-1], stride_for(shape[-1])
+        #: Input pixels between two sites of the last feature map, or what they usually are.
+        self.map_stride = stride * 2 ** (len(kernels) - 1)
         for index, kernel in enumerate(kernels):
             self.shapes.append(tuple(shape))
             taps = kernel + (stride > 1)
@@ -118,6 +120,8 @@ class SmallNetwork(nn.Module):
             with torch.no_grad():
                 out = self.layers[-1](torch.zeros(1, *shape))
             spatial = out.ndim == 4
+            if spatial:
+                self.map_stride = canvas // out.shape[-1]
             self.norms.append(norm(self.layers[-1], out))
             self.pools.append(pool(place) if spatial else nn.Identity())
             shape, stride = self.pools[-1](out).shape[1:], 1
@@ -146,11 +150,6 @@ class SmallNetwork(nn.Module):
         if x.ndim == 4:
             x = x.mean((2, 3))
         return self.head(self.head_norm(x))
-
-    @property
-    def map_stride(self) -> int:
-        """Input pixels between two sites of the last feature map."""
-        return stride_for(self.shapes[0][-1]) * 2 ** (len(self.layers) - 1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -194,6 +195,13 @@ class _ScaleConv(nn.Module):
         """The filters (out copies, in copies // groups, interscale, *kernel_size)."""
         return torch.tensordot(self.weight, self.functions.to(self.weight.dtype), 1)
 
+    def grids(self, size: Sequence[int]) -> list[tuple[int, ...]]:
+        """Positions along each axis that every scale is computed on, for an input of this size."""
+        if self.basis == "dyadic":
+            return [tuple(size)] * self.scales.count
+        coarse = self.scales.sizes[1:]
+        return [tuple(size), *(tuple(max(1, round(n / scale)) for n in size) for scale in coarse)]
+
     def forward(self, x: Tensor) -> Tensor:
         """The maps (N, out_field.channels, *out), or without N."""
         check_input(x, self.dimension, self.in_field.channels, str(self.in_field))
@@ -246,16 +254,14 @@ class _ScaleConv(nn.Module):
         """Every scale on a grid of its own, and back to the full resolution."""
         space, circular = maps.shape[-self.dimension :], self.padding_mode == "circular"
         rows = []
-        for level, scale in enumerate(self.scales.sizes):
+        for level, size in enumerate(self.grids(space)):
             read, taps = self._of_level(maps, filters, level)
-            size = [max(1, round(length / scale)) for length in space]
-            for axis, (length, new) in enumerate(zip(space, size, strict=True)):
-                read = _resampled(read, 2 + axis, length, new, 1, circular)
-            direct = tuple(size) == tuple(space)
-            y = self._convolved(read, taps, (1,) * self.dimension, direct)
-            if not direct:
-                for axis, (length, new) in enumerate(zip(space, size, strict=True)):
-                    y = _resampled(y, 2 + axis, new, length, self.stride[axis], circular)
+            axes = list(enumerate(zip(space, size, strict=True), 2)) if level else []
+            for axis, (length, new) in axes:
+                read = _resampled(read, axis, length, new, 1, circular)
+            y = self._convolved(read, taps, (1,) * self.dimension, not level)
+            for axis, (length, new) in axes:
+                y = _resampled(y, axis, new, length, self.stride[axis - 2], circular)
             rows.append(y)
         return torch.stack(rows, 2)
 
@@ -347,10 +353,11 @@ def _usual_sigma(kernel_size: tuple[int, ...]) -> float:
 
 def _resampled(x: Tensor, axis: int, size: int, new: int, step: int, circular: bool) -> Tensor:
     """Axis `axis` of x on a grid of `new` positions, of which every `step`-th is kept."""
-    if size == new and step == 1:
+    compiling = torch.compiler.is_compiling()  # sizes may be symbols, of which little is known
+    if not compiling and size == new and step == 1:
         return x
     # tensors made while compiling, or under a mode that makes stand-ins, must not be kept
-    real = not torch.compiler.is_compiling() and type(torch.empty(0, device=x.device)) is Tensor
+    real = not compiling and type(torch.empty(0, device=x.device)) is Tensor
     make = _kept_matrix if real else _matrix
     matrix = make(size, new, step, circular, x.dtype, x.device)
     if axis == x.ndim - 1:
