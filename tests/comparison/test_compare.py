@@ -122,10 +122,13 @@ def stored(out):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_structure_can_be_drawn(row):
-    """The page draws its layer on a map of 6x6: what a unit sees is at least that unit's place."""
+def test_every_structure_can_be_drawn_or_has_none(row):
+    """The page draws its layer on a map of 6x6, where every unit sees something."""
     structure = small_structure(row)
-    assert structure.connections >= structure.outputs > 0
+    if row.name.startswith("scale"):
+        assert structure is None
+    else:
+        assert structure.connections >= structure.outputs > 0
 
 
 @pytest.fixture(scope="module")

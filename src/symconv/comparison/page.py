@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from symconv.comparison.filters import core
-from symconv.comparison.layers import Options, scale_conv
+from symconv.comparison.layers import Options
 from symconv.comparison.notes import method_notes
 from symconv.comparison.payoff import points, standing
 from symconv.comparison.results import Accuracy, Comparison, Line
@@ -18,7 +18,6 @@ from symconv.comparison.shifts import MEASURES
 from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS, Row
 from symconv.comparison.tables import error, seconds, short
 from symconv.comparison.verdict import listed
-from symconv.lattice.windows import Window
 from symconv.models import Place
 from symconv.nn import ScaleConv2d
 from symconv.report.figures import (
@@ -310,20 +309,23 @@ def _structures(result: Comparison) -> list[dict]:
         with torch.random.fork_rng():  # the same drawing each time; the caller's draws stay theirs
             torch.manual_seed(0)
             structure = small_structure(row)
+        if structure is None:
+            continue
         figure = safe(to_svg(drawn_alone(structure.draw)))
-        about = row.about + (" (drawn: the smallest)" if row.build is scale_conv else "")
-        shown.append({"label": row.name, "chip": chip(row.name), "about": about, "figure": figure})
+        shown.append(
+            {"label": row.name, "chip": chip(row.name), "about": row.about, "figure": figure}
+        )
     return shown
 
 
-def small_structure(row: Row) -> Structure:
+def small_structure(row: Row) -> Structure | None:
     """The structure of the row's layer on a 6x6 map; of flat features as many as positions.
 
-    Of scales the smallest alone.
+    A scale layer has none: through resampling every output hears a whole row of inputs faintly.
     """
     layer = row.build(Place((1, 6, 6), 1, 3, 1, first=True), Options())
     if isinstance(layer, ScaleConv2d):
-        return Structure.conv(1, 1, Window.of(2, layer.kernel_size, padding=1), (6, 6))
+        return None
     if core(layer) is layer:
         return Structure.of(layer, (6, 6))
     return Structure.of(core(row.build(Place((1, 6, 6), 36, 3, 1, first=True), Options())))
