@@ -116,9 +116,10 @@ _COMPARE_HELP = """Train the same small network from each structure: which suits
 
 DATA is digits, faces, textures, or a folder with one sub-folder of pictures per class. Every
 structure gets the same pictures, steps and tuning within one budget of weights or of
-multiply-accumulates (group convolutions: as many multiply-accumulates as conv), and is tested on
-held-out pictures as they are, moved, turned by quarter turns and by any angle, and mirrored. Those
-with +turns and +shifts are trained on turned or moved pictures.
+multiply-accumulates (group convolutions, scale and conv-max: as many multiply-accumulates as
+conv), and is tested on held-out pictures as they are, moved, turned by quarter turns and by any
+angle, mirrored, shifted and rescaled. Those with +turns, +shifts and +scales are trained on turned,
+moved or rescaled pictures.
 
 Examples:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -225,10 +226,47 @@ def rescale(x: torch.Tensor, factor: float | Sequence[float]) -> torch.Tensor:
         new = round(size * ratio) if ratio > 0 else 0
         if new < 1:
             raise StructureError(f"a factor that leaves something of size {size}", ratio)
-        if new != size:
-            matrix = resampling(size, new, like=y)
-            y = (y.movedim(axis, -1) @ matrix.t()).movedim(-1, axis)
+        y = resampled(y, axis, new)
     return y.to(x.dtype)
+
+
+_LONG = 1024  # positions from which on two transforms are quicker than a product with a matrix
+
+
+def resampled(
+    x: torch.Tensor, axis: int, new: int, *, circular: bool = False, make: Any = None
+) -> torch.Tensor:
+    """`rescale` of one axis to `new` positions.
+
+    Args:
+        x: Floating-point numbers.
+        axis: Which axis, from 0.
+        new: Positions wanted.
+        circular: As in `resampling`.
+        make: What makes the matrix, called as `resampling` is.
+    """
+    size = x.shape[axis]
+    if size == new:
+        return x
+    if not torch.compiler.is_compiling() and max(size, new) > _LONG:  # sizes may be symbols there
+        y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return _by_fourier(y.movedim(axis, -1), new, circular).movedim(-1, axis).to(x.dtype)
+    matrix = (make or resampling)(size, new, like=x, circular=circular)
+    if axis == x.ndim - 2:
+        return matrix @ x
+    return (x.movedim(axis, -1) @ matrix.t()).movedim(-1, axis)
+
+
+def _by_fourier(x: torch.Tensor, new: int, circular: bool) -> torch.Tensor:
+    """The same on the last axis: a mirrored axis is a circular one of twice the length."""
+    if not circular:
+        return _by_fourier(torch.cat([x, x.flip(-1)], -1), 2 * new, True)[..., :new]
+    size = x.shape[-1]
+    wave = torch.arange((min(size, new) + 1) // 2, dtype=torch.float64, device=x.device)
+    angle = math.pi * wave * (1 / new - 1 / size)  # both grids have one centre
+    kept = torch.fft.rfft(x)[..., : len(wave)]
+    turned = kept * torch.polar(torch.ones_like(angle), angle).to(kept.dtype)
+    return torch.fft.irfft(turned, n=new) * (new / size)
 
 
 def resampling(size: int, new: int, *, like: torch.Tensor, circular: bool = False) -> torch.Tensor:
@@ -239,8 +277,11 @@ def resampling(size: int, new: int, *, like: torch.Tensor, circular: bool = Fals
         new: Positions wanted.
         like: Gives device and type; computed in float64.
         circular: Continue the axis as itself, by its Fourier transform, instead of as its mirror
-            image, by its cosine transform. A highest frequency of an even size is left out.
+            image, by its cosine transform. A highest frequency of an even size is left out, but
+            where the sizes agree.
     """
+    if size == new:
+        return torch.eye(size, dtype=like.dtype, device=like.device)
     kept = min(size, new)
     here, there = (
         (torch.arange(n, dtype=torch.float64, device=like.device) + 0.5) / n for n in (size, new)

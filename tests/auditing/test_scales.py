@@ -55,6 +55,76 @@ def test_layers_are_exact_and_the_network_is_nearly(scales, name, steps):
     assert f"{scales} move by {steps} scale{'s' if steps > 1 else ''}," in rows[""].note
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("scales", [Scales(2.0, 3), Scales(2**0.5, 5)], ids=str)
+@pytest.mark.parametrize("size", [96, 88])
+def test_strides_keep_the_centre(scales, stride, size):
+    lift = sc.nn.ScaleConv2d(scales.trivial(1), scales.regular(2), 5, stride).double()
+    rows = rows_of(lift, CAMERA[..., :size, :size])
+    assert rows[""].error < 1e-10
+    picked = nn.Sequential(lift, Every(2))  # negative control: off the centre
+    assert rows_of(picked, CAMERA[..., :size, :size])[""].error > 0.01
+
+
+class Every(nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def forward(self, x):
+        return x[..., :: self.step, :: self.step]
+
+
+def test_half_octaves_round_as_octaves_do():
+    """Though the square of the root of 2 is not quite 2 in floating point."""
+    octaves, halves = Scales(2.0, 3), Scales(2**0.5, 5)
+    assert 2**0.5 * 2**0.5 != 2
+    assert halves.sizes[::2] == octaves.sizes
+    whole = sc.nn.ScaleConv1d(octaves.trivial(1), octaves.regular(1))
+    half = sc.nn.ScaleConv1d(halves.trivial(1), halves.regular(1))
+    for size in range(19, 130):
+        assert half.grids((size,))[::2] == whole.grids((size,))
+
+
+def test_pictures_too_small_to_be_halved_are_enlarged():
+    rows = rows_of(network(Scales(2.0, 3)), CAMERA[..., 30:62, 30:62])
+    assert rows["0"].transform == "rescale 2"
+    assert rows["0"].local_error < 1e-3
+    assert rows["3"].local_error < 1e-3
+    assert 0 < rows[""].error < 0.1
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, scales in (("one", Scales(2.0, 3)), ("two", Scales(2.0, 2))):
+            layer = sc.nn.ScaleConv2d(
+                scales.trivial(1), scales.regular(2), 5, padding_mode="reflect"
+            )
+            setattr(self, name, layer.double())
+
+    def forward(self, x):
+        return torch.cat([self.one(x), self.two(x)], 1)
+
+
+def test_channels_of_which_nothing_is_known_are_not_judged():
+    rows = rows_of(Branches())
+    assert rows["one"].local_error < 1e-5
+    assert rows["two"].local_error < 1e-5
+    assert rows[""].error is None
+    assert "what scales do to these channels is not known" in rows[""].note
+
+
+@pytest.mark.parametrize("mixing", [nn.GroupNorm(1, 12), nn.Softmax(1)])
+def test_what_mixes_scales_under_their_field_is_not_measured_on_invented_ones(mixing):
+    model = network(Scales(2.0, 3))
+    model.insert(3, mixing.double())
+    rows = rows_of(model)
+    assert rows["3"].local_error is None
+    assert "joins scales" in rows["3"].note
+    assert rows["2"].local_error > 1e-4, "ReLU mixes nothing, and is measured"
+
+
 def test_scales_above_are_read_as_far_as_there_are_any():
     rows = rows_of(network(Scales(2.0, 3), interscale=2))
     assert rows["3"].local_error < 1e-5
@@ -102,7 +172,7 @@ def test_channels_without_a_partner_do_not_count():
     field = scales.regular(2)
     layout = Layout.channels_first((1, 6, 8, 8), [1, 1], field)
     x = torch.randn(1, 6, 8, 8, dtype=torch.float64)
-    moved = rescaling(0.5).on(x, layout, 2)
+    moved = rescaling(0.5, scales).on(x, layout, 2)
     expected = sc.rescale(x, 0.5)
     assert torch.allclose(moved[:, [0, 1, 3, 4]], expected[:, [1, 2, 4, 5]], atol=1e-12)
     assert not moved[:, [2, 5]].any()

@@ -122,6 +122,16 @@ def test_every_row_builds_on_every_canvas(row, shape):
     assert maps.ndim == 2 or maps.shape[-1] * network.map_stride == shape[-1]
 
 
+@pytest.mark.parametrize(
+    ("canvas", "usual", "fine"), [(20, 4, 2), (28, 8, 2), (30, 8, 2), (52, 16, 4), (100, 16, 8)]
+)
+def test_the_stride_of_the_last_map_is_a_product_of_strides(canvas, usual, fine):
+    """Whatever poolings leave over at the border."""
+    for name in ("dense", "local", "conv", "conv-blur", "C4", "conv-max", "scale"):
+        network = build(STRUCTURES[name], (1, canvas, canvas), 1, 2, Options())
+        assert network.map_stride == (fine if name in ("conv-max", "scale") else usual), name
+
+
 def test_regions_are_thirds_of_a_centred_picture():
     layer = STRUCTURES["region"].build(Place((1, 48, 48), 2, 6, 2, first=True), Options())
     labels = layer.get_buffer("regions")
@@ -141,10 +151,11 @@ def test_bands_leave_no_gap_on_any_map(height, count):
 
 
 @pytest.mark.parametrize("side", [16, 20, 48])
+@pytest.mark.parametrize("kernels", [(5, 5, 5), (5, 3, 1), (1, 1, 1)])
 @pytest.mark.parametrize("name", ["scale", "conv-max"])
-def test_multiplications_of_scale_layers_are_torchs_own_count(name, side):
+def test_multiplications_of_scale_layers_are_torchs_own_count(name, side, kernels):
     """The filters' expansion aside, which is done once for all pictures."""
-    network = build(STRUCTURES[name], (2, side, side), 3, 7, Options()).eval()
+    network = build(STRUCTURES[name], (2, side, side), 3, 7, Options(kernels)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 2, side, side))
     expansion = 0

@@ -35,3 +35,9 @@ def test_fields_of_other_groups():
     octaves = sc.groups.scales(2, 3)
     with pytest.raises(sc.StructureError, match="fields of one group"):
         octaves.regular(1) + sc.groups.parse("C4").regular(1)
+
+
+def test_no_axis_holds_the_largest():
+    with pytest.raises(sc.StructureError, match=r"at most 2 \*\* 32.*take fewer"):
+        sc.groups.scales(1e200, 3)
+    assert sc.groups.scales(2, 33).sizes[-1] == 2**32

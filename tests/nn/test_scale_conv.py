@@ -17,6 +17,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 import symconv as sc
+from symconv import transforms
 from symconv.nn._scale_basis import functions
 
 OCTAVES = sc.groups.scales(2, 3)
@@ -142,25 +143,30 @@ def test_dyadic_is_exact_for_its_own_action(dimension, interscale):
     assert not torch.equal(small[:, :, :kept], large[:, :, :kept])
 
 
+def resized(v, size):
+    """Scipy's cosine transform, cut or filled, and back."""
+    axes = tuple(range(-len(size), 0))
+    before = v.shape[-len(size) :]
+    coefficients = fft.dctn(v.numpy(), axes=axes)
+    kept = [min(a, b) for a, b in zip(before, size, strict=True)]
+    wide = np.zeros((*v.shape[: -len(size)], *size))
+    cut = (..., *(slice(0, k) for k in kept))
+    wide[cut] = coefficients[cut]
+    return torch.from_numpy(fft.idctn(wide, axes=axes) * math.prod(size) / math.prod(before))
+
+
+def strided(layer, space):
+    return [math.ceil(n / s) for n, s in zip(space, layer.stride, strict=True)]
+
+
 def slow(layer, x):
     """Scale by scale with scipy's cosine transforms and torch's convolution, in double."""
     scales, n, filters = layer.scales, layer.dimension, layer.filters().detach()
     space = x.shape[2:]
-    axes = tuple(range(-n, 0))
-
-    def resized(v, size):
-        before = v.shape[-n:]
-        coefficients = fft.dctn(v.numpy(), axes=axes)
-        kept = [min(a, b) for a, b in zip(before, size, strict=True)]
-        wide = np.zeros((*v.shape[:-n], *size))
-        cut = (..., *(slice(0, k) for k in kept))
-        wide[cut] = coefficients[cut]
-        ratio = math.prod(size) / math.prod(before)
-        return torch.from_numpy(fft.idctn(wide, axes=axes) * ratio)
 
     rows = []
     for level in range(scales.count):
-        size = [round(length / scales.factor**level) for length in space]
+        size = [round(length / scales.sizes[level]) for length in space]
         y = 0
         for j in range(layer.interscale):
             if level + j >= scales.count:
@@ -171,8 +177,8 @@ def slow(layer, x):
             convolve = F.conv1d if n == 1 else F.conv2d
             y = y + convolve(padded, filters[:, :, j], groups=layer.groups)
         y = y + layer.bias.detach().view(-1, *(1,) * n)
-        rows.append(resized(y, list(space)))
-    return torch.stack(rows, 2).flatten(1, 2)[(..., *(slice(None, None, s) for s in layer.stride))]
+        rows.append(resized(resized(y, list(space)), strided(layer, space)))
+    return torch.stack(rows, 2).flatten(1, 2)
 
 
 @given(
@@ -204,8 +210,8 @@ def test_against_a_plain_definition(
             torch.block_diag(*layer.filters()[:, :, 0].flatten(1).split(4 // groups)),
             x.unflatten(1, (2, 3)),
         )
-        wanted = (mixed + layer.bias.view(-1, 1, *(1,) * dimension)).flatten(1, 2)
-        wanted = wanted[(..., *(slice(None, None, stride),) * dimension)]
+        wanted = (mixed + layer.bias.view(-1, 1, *(1,) * dimension)).flatten(1, 2).detach()
+        wanted = resized(wanted, strided(layer, x.shape[2:]))
     torch.testing.assert_close(layer(x), wanted, rtol=1e-10, atol=1e-10)
 
 
@@ -342,6 +348,40 @@ def test_types_layouts_batches(make):
     torch.testing.assert_close(y.float(), wanted, rtol=0.1, atol=0.1)
 
 
+def test_types_round_once():
+    """A stay in half precision does not change the functions that filters are made of."""
+    layer, x = pair(LAYERS["lifting"])
+    wanted, state = layer(x), copy.deepcopy(layer.state_dict())
+    layer.bfloat16().float().load_state_dict(state)
+    assert torch.equal(layer(x), wanted)
+    assert layer.bfloat16().functions.dtype == torch.bfloat16
+
+
+def test_pointwise_layers_take_maps_of_any_size():
+    layer = sc.nn.ScaleConv2d(OCTAVES.regular(2), OCTAVES.regular(3), 1)
+    x = torch.randn(2, 6, 1, 1)
+    wide = layer(x.expand(-1, -1, 8, 8))
+    torch.testing.assert_close(layer(x), wide[..., :1, :1])
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_long_axes_by_fourier_transforms_equal_matrices(circular):
+    """From 1,025 positions on; the same layer on the same input, its parts forced to be short."""
+    mode = "circular" if circular else "reflect"
+    layer = sc.nn.ScaleConv1d(HALVES.trivial(1), HALVES.regular(2), 5, 2, padding_mode=mode)
+    x = torch.randn(2, 1, 1090, dtype=torch.float64, requires_grad=True)
+    layer = layer.double()
+    found = layer(x)
+    (to_x,) = torch.autograd.grad(found.square().sum(), x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transforms, "_LONG", 2000)
+        wanted = layer(x)
+        (wanted_to_x,) = torch.autograd.grad(wanted.square().sum(), x)
+    assert not torch.equal(found, wanted), "another way, with its own rounding"
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(to_x, wanted_to_x, rtol=1e-9, atol=1e-9)
+
+
 def test_trains_after_inference():
     """Matrices are kept from call to call; those first wanted in inference must serve training."""
     layer, x = sc.nn.ScaleConv2d(OCTAVES.trivial(1), OCTAVES.regular(2)), torch.randn(1, 1, 53, 47)
@@ -354,9 +394,9 @@ def test_trains_after_inference():
 def test_one_axis_equals_a_row():
     one = sc.nn.ScaleConv1d(OCTAVES.regular(2), OCTAVES.regular(3), 3).double()
     two = sc.nn.ScaleConv2d(OCTAVES.regular(2), OCTAVES.regular(3), (1, 3)).double()
+    torch.testing.assert_close(two.functions, one.functions[:, None])
     with torch.no_grad():
         two.weight.copy_(one.weight)
-        two.functions.copy_(one.functions[:, None][: len(two.functions)])
     x = torch.randn(2, 6, 24, dtype=torch.float64)
     torch.testing.assert_close(two(x[:, :, None].expand(-1, -1, 24, -1))[:, :, 12], one(x))
 
@@ -379,10 +419,21 @@ def test_bad_input():
         lift(OCTAVES.trivial(1), OCTAVES.regular(2), padding=1)
     with pytest.raises(sc.StructureError, match="interscale"):
         lift(OCTAVES.trivial(1), OCTAVES.regular(2), interscale=2)
-    with pytest.raises(sc.StructureError, match="an order from 0 to 2"):
+    with pytest.raises(sc.StructureError, match="an integer order from 0 to 2"):
         lift(OCTAVES.trivial(1), OCTAVES.regular(2), 3, order=3)
-    with pytest.raises(sc.StructureError, match="positive sigma"):
-        lift(OCTAVES.trivial(1), OCTAVES.regular(2), sigma=-1.0)
+    for order in (1.5, True, "2", -1):
+        with pytest.raises(sc.StructureError, match="an integer order from 0 to 4"):
+            lift(OCTAVES.trivial(1), OCTAVES.regular(2), order=order)
+    for sigma in (-1.0, 0, math.inf, math.nan, "1"):
+        with pytest.raises(sc.StructureError, match="positive finite sigma"):
+            lift(OCTAVES.trivial(1), OCTAVES.regular(2), sigma=sigma)
+    for sigma in (0.1, 1e5):
+        with pytest.raises(
+            sc.StructureError, match=r"6 different functions on 5 x 5 taps.*quarter"
+        ):
+            lift(OCTAVES.trivial(1), OCTAVES.regular(2), sigma=sigma)
+    with pytest.raises(sc.StructureError, match=r"padding=\"same\" and dilation=1"):
+        lift(OCTAVES.trivial(1), OCTAVES.regular(2), dilation=(1, 2))
     with pytest.warns(UserWarning, match="sigma=0.5 under 0.8"):
         lift(OCTAVES.trivial(1), OCTAVES.regular(2), sigma=0.5)
     with warnings.catch_warnings():

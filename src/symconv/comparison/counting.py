@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -120,30 +121,34 @@ def _of(structure: Structure) -> _Work:
 
 
 def _of_scales(layer: ScaleConv2d, shape: tuple[int, ...]) -> _Work:
-    """A scale layer on its pyramid: connections on the grids of the scales, MACs with resampling.
-
-    A map goes to and from a grid by one product with a matrix along each axis.
-    """
-    channels, height, width = shape
+    """A scale layer on its pyramid: connections on the scales' grids, MACs with resampling."""
+    channels, *space = shape
     read = channels if layer.lifting else layer.in_field.copies
-    made, (down, right) = layer.out_field.copies, layer.stride
+    made, count = layer.out_field.copies, layer.scales.count
+    ends = [-(-n // s) for n, s in zip(space, layer.stride, strict=True)]
+    fan_in = read // layer.groups * prod(layer.kernel_size)
+    if layer.pointwise:
+        pairs = count * made * fan_in * prod(ends)
+        return _Work(pairs, pairs + _moving(read * count, space, ends), fan_in, prod(shape))
+    window = Window.of(
+        2,
+        layer.kernel_size,
+        padding=[k // 2 for k in layer.kernel_size],
+        padding_mode=layer.padding_mode,
+    )
     connections = macs = 0
-    for level, (rows, columns) in enumerate(layer.grids((height, width))):
-        padding = [k // 2 for k in layer.kernel_size]
-        window = Window.of(
-            2,
-            layer.kernel_size,
-            1 if level else layer.stride,
-            padding,
-            padding_mode=layer.padding_mode,
-        )
-        found = Structure.conv(read, made, window, (rows, columns), layer.groups)
-        connections, macs = connections + found.connections, macs + found.macs
-        if level:
-            above, beside = -(-height // down), -(-width // right)
-            macs += read * rows * width * (height + columns)
-            macs += made * above * columns * (rows + beside)
-    return _Work(connections, macs, read * prod(layer.kernel_size), prod(shape))
+    for grid in layer.grids(space):
+        found = Structure.conv(read, made, window, grid, layer.groups)
+        connections += found.connections
+        macs += found.macs + _moving(read, space, grid) + _moving(made, grid, ends)
+    return _Work(connections, macs, fan_in, prod(shape))
+
+
+def _moving(maps: int, size: Sequence[int], new: Sequence[int]) -> int:
+    """What maps cost to come to another grid: a product with a matrix along each axis."""
+    (rows, columns), (high, wide) = size, new
+    along = high * rows * columns if high != rows else 0
+    return maps * (along + (high * columns * wide if wide != columns else 0))
 
 
 def cost(network: SmallNetwork, kind: str) -> int:

@@ -75,9 +75,9 @@ def smooth_discs(pictures: Tensor) -> Tensor:
 def feature_maps(network: SmallNetwork, split: Split) -> dict | None:
     """f(g x) beside g f(x) for the first feature map, in the channel that responds most.
 
-    g shifts one site less than the last map's stride: an odd number of sites, so that filters
-    which repeat every second site are told from filters that are the same everywhere. Shown are
-    the sites whose windows lie on the canvas, before and after.
+    g shifts one site less than the last map's stride (by one at least): an odd number of sites, so
+    that filters which repeat every second site are told from filters that are the same everywhere.
+    Shown are the sites whose windows lie on the canvas, before and after.
     """
     last = int(split.labels.max())
     chosen = int((split.labels == last).nonzero()[0])
@@ -87,7 +87,7 @@ def feature_maps(network: SmallNetwork, split: Split) -> dict | None:
     if first.ndim != 4:
         return None
     stride = size // first.shape[-1]
-    sites = network.map_stride // stride - 1
+    sites = max(1, network.map_stride // stride - 1)
     here = translate(picture, (-(sites // 2) * stride,) * 2)
     there = translate(here, (sites * stride,) * 2)
     edge = -(-(network.reach // 2) // stride)

@@ -191,12 +191,13 @@ def group_pool(layer: nn.Module) -> nn.Module:
 def scale_conv(place: Place, options: Options) -> nn.Module:
     """A window with the same filters at every position and at three sizes.
 
-    Filters have two taps a side less than conv's, so that the three sizes lie about conv's; fewer
-    where the map has no room for the largest.
+    Filters have some two taps a side less than conv's, so that the three sizes lie about conv's;
+    fewer where the map has no room for the largest.
     """
     channels = place.shape[0]
     seen = SCALES.trivial(channels) if place.first else SCALES.regular(channels // SCALES.count)
-    wanted = max(min(place.kernel, 3), place.kernel - 2) | 1
+    kernel = place.kernel - (place.stride > 1)  # whose one tap more is to centre an even stride
+    wanted = max(min(kernel, 3), kernel - 2) | 1
     room = int(place.shape[-1] / SCALES.sizes[-1] + 0.5)
     taps = max(1, min(wanted, room - 1 + room % 2))
     return structured.ScaleConv2d(

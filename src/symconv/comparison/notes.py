@@ -90,8 +90,9 @@ def _network(result: Comparison) -> str:
         f"{FINE} sites a side, take the largest response at any position (and of any scale) in "
         "place of the mean, and have conv's multiply-accumulates; scale's have three sizes, "
         f"{SCALES.factor:.3g} apart, on an image pyramid, from filters with two taps a side less "
-        "than conv's (three at least). Their connections are those on the grids of the three "
-        "sizes, their MACs count the resampling between them."
+        "than the kernels above (three at least, where there are as many); they stride by an ideal "
+        "low pass behind the filters. Their connections are those on the grids of the three sizes, "
+        "their MACs count the resampling between them."
     )
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from symconv.errors import StructureError
 from symconv.lattice.representations import Field, Representation
 
+_MOST = 32  # octaves; no axis has that many positions
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -33,8 +35,8 @@ class Scales:
 
     @property
     def sizes(self) -> tuple[float, ...]:
-        """The scales themselves, relative to the first."""
-        return tuple(self.factor**k for k in range(self.count))
+        """The scales themselves, relative to the first; two half octaves are an octave exactly."""
+        return tuple(round(self.factor**k, 12) for k in range(self.count))
 
     @property
     def order(self) -> int:
@@ -83,4 +85,8 @@ def scales(factor: float, count: int) -> Scales:
         )
     if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
         raise StructureError("a count of scales, a positive integer", repr(count))
+    if not (count - 1) * math.log2(factor) <= _MOST:
+        raise StructureError(
+            f"a largest scale of at most 2 ** {_MOST}", f"{factor!r} ** {count - 1}", "take fewer"
+        )
     return Scales(float(factor), int(count))

@@ -70,8 +70,8 @@ HEAD_EPS = 0.3
 class SmallNetwork(nn.Module):
     """Three structured layers, each with batch norm, ReLU and 2x2 (max) pooling; then a head.
 
-    Each pooling halves the map and doubles the channels of the next layer; the last map is
-    averaged over its positions and normalised before the linear head. Layers whose output has no
+    Pooling halves the map, and each layer has twice the channels of the one before; the last map
+    is averaged over its positions and normalised before the linear head. Layers whose output has no
     positions (dense, sparse) have nothing to pool, and the same network is a perceptron of the
     same depth and constant width.
 
@@ -109,7 +109,7 @@ class SmallNetwork(nn.Module):
         self.reach = kernels[0]
         self.layers, self.norms, self.pools = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.shapes: list[tuple[int, ...]] = []
-        canvas, stride = shape[-1], stride_for(shape[-1])
+        stride, step = stride_for(shape[-1]), 1
         #: Input pixels between two sites of the last feature map, or what they usually are.
         self.map_stride = stride * 2 ** (len(kernels) - 1)
         for index, kernel in enumerate(kernels):
@@ -121,10 +121,11 @@ class SmallNetwork(nn.Module):
                 out = self.layers[-1](torch.zeros(1, *shape))
             spatial = out.ndim == 4
             if spatial:
-                self.map_stride = canvas // out.shape[-1]
+                self.map_stride = step = step * _stride(self.layers[-1])
             self.norms.append(norm(self.layers[-1], out))
             self.pools.append(pool(place) if spatial else nn.Identity())
             shape, stride = self.pools[-1](out).shape[1:], 1
+            step *= _stride(self.pools[-1])
             width = 2 * width if spatial else width
         self.invariant = invariant(self.layers[-1])
         with torch.no_grad():
@@ -150,6 +151,12 @@ class SmallNetwork(nn.Module):
         if x.ndim == 4:
             x = x.mean((2, 3))
         return self.head(self.head_norm(x))
+
+
+def _stride(module: nn.Module) -> int:
+    """The product of the strides of a module's parts."""
+    strides: list[Any] = [part.stride for part in module.modules() if hasattr(part, "stride")]
+    return math.prod(s if isinstance(s, int) else s[0] for s in strides)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.polynomial.hermite import hermval
 from scipy.signal.windows import dpss
 
+from symconv.errors import StructureError
+
+_APART = 1e-6  # the weakest combination of functions over the strongest
 BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the binomial filter of the dyadic scale-space
 
 
@@ -22,6 +25,9 @@ def functions(
     "hermite": Hermite polynomials times a Gaussian of standard deviation `sigma`; "discrete": the
     sequences of k values that hold most of their energy at frequencies below 1 / (2 factor), those
     that the next scale still has (Slepian); both up to a total order. "dyadic": every tap free.
+
+    Raises:
+        StructureError: On these taps the functions are copies of each other, or vanish.
     """
     if basis == "dyadic":
         return np.eye(prod(kernel_size)).reshape(-1, *kernel_size)
@@ -36,6 +42,15 @@ def functions(
             for axis, number in zip(axes, orders, strict=True):
                 function = np.multiply.outer(function, axis[number])
             found.append(function)
+    orders = product(*(range(min(order + 1, k)) for k in kernel_size))
+    wanted = sum(sum(numbers) <= order for numbers in orders)
+    strengths = np.linalg.svd(np.stack(found).reshape(len(found), -1), compute_uv=False)
+    if len(found) < wanted or strengths[-1] < _APART * strengths[0]:
+        raise StructureError(
+            f"{wanted} different functions on {' x '.join(map(str, kernel_size))} taps",
+            f"sigma={sigma:g} and order={order}, for which they are not",
+            "take a sigma nearer to a quarter of the taps a side, or a lower order",
+        )
     return np.stack(found)
 
 

@@ -19,7 +19,7 @@ from symconv.lattice.scales import Scales
 from symconv.lattice.windows import PADDING_MODES, Size, per_axis
 from symconv.nn._scale_basis import BLUR, functions
 from symconv.nn.blur_pool import short
-from symconv.transforms import resampling
+from symconv.transforms import resampled, resampling
 
 BASES = ("hermite", "discrete", "dyadic")
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d}
@@ -68,8 +68,10 @@ class _ScaleConv(nn.Module):
             of ``sc.groups.scales(factor, count)``.
         out_field: A regular field over the same scales.
         kernel_size: Taps on the grid of each scale, odd; an integer or one per axis. 1 mixes
-            channels only.
-        stride: Step between outputs at full resolution, the same for all scales.
+            copies only (lifting, or with `interscale`, it is a low pass to each scale's grid).
+        stride: Step between outputs, the same for all scales: an ideal low pass to a grid of
+            ``ceil(S / stride)`` positions with the input's centre ("dyadic": positions 0, stride,
+            2 * stride, ... are kept). It spares later layers work, not this one.
         padding: "same": what stands beyond the border fills the window.
         dilation: 1 (scales dilate for themselves).
         groups: Blocks of copies that see only each other.
@@ -141,6 +143,13 @@ class _ScaleConv(nn.Module):
         found = functions(basis, self.kernel_size, self.order, self.sigma, self.scales.factor)
         kind: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         self.register_buffer("functions", torch.tensor(found, **kind), persistent=False)
+        self._exact = torch.tensor(found, dtype=torch.float64)
+        if sigma is not None and sigma < _LEAST_SIGMA and basis == "hermite":
+            warnings.warn(
+                f"sigma={sigma} under {_LEAST_SIGMA}: the relative squared error behind two layers "
+                "and ReLU rises from some 1e-4 to 4e-3 at sigma 0.5, on natural pictures",
+                stacklevel=2,
+            )
         shape = (out_field.copies, in_field.copies // self.groups, self.interscale, len(found))
         self.weight = nn.Parameter(torch.empty(shape, **kind))
         self.bias = nn.Parameter(torch.empty(out_field.copies, **kind)) if bias else None
@@ -153,7 +162,7 @@ class _ScaleConv(nn.Module):
         if self.padding_mode not in PADDING_MODES:
             modes = ", ".join(PADDING_MODES)
             raise StructureError(f"padding_mode among {modes}", repr(self.padding_mode))
-        if padding != "same" or per_axis(dilation, self.dimension, "dilation")[0] != 1:
+        if padding != "same" or set(per_axis(dilation, self.dimension, "dilation")) != {1}:
             raise StructureError(
                 'padding="same" and dilation=1',
                 f"padding={padding!r}, dilation={dilation!r}",
@@ -171,18 +180,18 @@ class _ScaleConv(nn.Module):
                 str(self.scales),
                 'take basis="hermite" for other factors',
             )
-        if order is not None and not 0 <= order < max(self.kernel_size):
+        orders = range(max(self.kernel_size))
+        if order is not None and (isinstance(order, bool) or order not in orders):
             raise StructureError(
-                f"an order from 0 to {max(self.kernel_size) - 1}", order, "or a larger kernel_size"
+                f"an integer order from 0 to {orders[-1]}", repr(order), "or a larger kernel_size"
             )
-        if sigma is not None and not sigma > 0:
-            raise StructureError("a positive sigma", sigma)
-        if sigma is not None and sigma < _LEAST_SIGMA and self.basis == "hermite":
-            warnings.warn(
-                f"sigma={sigma} under {_LEAST_SIGMA}: the relative squared error behind two layers "
-                "and ReLU rises from some 1e-4 to 4e-3 at sigma 0.5, on natural pictures",
-                stacklevel=3,
-            )
+        if sigma is not None and not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
+            raise StructureError("a positive finite sigma", repr(sigma))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self.functions = self._exact.to(self.functions)  # rounded anew, not once more
+        return self
 
     def reset_parameters(self) -> None:
         """Draw weights as He et al. (2015) for functions of norm 1; biases are 0."""
@@ -195,6 +204,11 @@ class _ScaleConv(nn.Module):
         """The filters (out copies, in copies // groups, interscale, *kernel_size)."""
         return torch.tensordot(self.weight, self.functions.to(self.weight.dtype), 1)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether it mixes copies at each position and scale alone."""
+        return set(self.kernel_size) == {1} and not self.lifting and self.interscale == 1
+
     def grids(self, size: Sequence[int]) -> list[tuple[int, ...]]:
         """Positions along each axis that every scale is computed on, for an input of this size."""
         if self.basis == "dyadic":
@@ -206,9 +220,10 @@ class _ScaleConv(nn.Module):
         """The maps (N, out_field.channels, *out), or without N."""
         check_input(x, self.dimension, self.in_field.channels, str(self.in_field))
         batch = x if x.ndim == self.dimension + 2 else x[None]
-        self._check_size(batch.shape[2:])
+        if not self.pointwise:
+            self._check_size(batch.shape[2:])
         maps = batch if self.lifting else batch.unflatten(1, (-1, self.scales.count))
-        if set(self.kernel_size) == {1} and not self.lifting and self.interscale == 1:
+        if self.pointwise:
             y = self._mixed(maps, self.filters())
         elif self.basis == "dyadic":
             y = self._dilated(maps, self.filters())
@@ -219,7 +234,7 @@ class _ScaleConv(nn.Module):
 
     def _check_size(self, space: torch.Size) -> None:
         """Refuse inputs whose largest scale has fewer positions than a filter."""
-        largest = self.scales.factor ** (self.scales.count - 1)
+        largest = self.scales.sizes[-1]
         for size, k in zip(space, self.kernel_size, strict=True):
             if self.basis == "dyadic":
                 least = math.ceil(largest * (k - 1)) + 1
@@ -244,26 +259,34 @@ class _ScaleConv(nn.Module):
 
     def _mixed(self, maps: Tensor, filters: Tensor) -> Tensor:
         """Copies mixed at every position and scale alike."""
-        y = _CONV[self.dimension](
-            maps.flatten(2, 3), filters[:, :, 0], self.bias, groups=self.groups
-        )
-        y = y.unflatten(2, (self.scales.count, -1))
-        return y[(slice(None),) * 3 + tuple(slice(None, None, s) for s in self.stride)]
+        if self.basis == "dyadic":
+            maps = maps[(slice(None),) * 3 + tuple(slice(None, None, s) for s in self.stride)]
+        else:
+            maps = self._resampled(maps, self._strided(maps.shape[3:]))
+        flat = maps.flatten(2, 3)
+        y = _CONV[self.dimension](flat, filters[:, :, 0], self.bias, groups=self.groups)
+        return y.unflatten(2, (self.scales.count, -1))
 
     def _on_pyramid(self, maps: Tensor, filters: Tensor) -> Tensor:
-        """Every scale on a grid of its own, and back to the full resolution."""
-        space, circular = maps.shape[-self.dimension :], self.padding_mode == "circular"
+        """Every scale on a grid of its own, and from there to the grid of the outputs."""
+        space = maps.shape[-self.dimension :]
         rows = []
         for level, size in enumerate(self.grids(space)):
             read, taps = self._of_level(maps, filters, level)
-            axes = list(enumerate(zip(space, size, strict=True), 2)) if level else []
-            for axis, (length, new) in axes:
-                read = _resampled(read, axis, length, new, 1, circular)
-            y = self._convolved(read, taps, (1,) * self.dimension, not level)
-            for axis, (length, new) in axes:
-                y = _resampled(y, axis, new, length, self.stride[axis - 2], circular)
-            rows.append(y)
+            y = self._convolved(self._resampled(read, size), taps, (1,) * self.dimension, 1)
+            rows.append(self._resampled(y, self._strided(space)))
         return torch.stack(rows, 2)
+
+    def _strided(self, space: Sequence[int]) -> tuple[int, ...]:
+        """Positions of the outputs, per axis."""
+        return tuple(-(-n // s) for n, s in zip(space, self.stride, strict=True))
+
+    def _resampled(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """The last axes on a grid of this size, behind an ideal low pass where it is coarser."""
+        circular = self.padding_mode == "circular"
+        for axis, new in enumerate(size, x.ndim - self.dimension):
+            x = resampled(x, axis, new, circular=circular, make=_matrix)
+        return x
 
     def _dilated(self, maps: Tensor, filters: Tensor) -> Tensor:
         """Every scale at full resolution, with filters of growing steps."""
@@ -271,7 +294,7 @@ class _ScaleConv(nn.Module):
         for level in range(self.scales.count):
             read, taps = self._of_level(maps, filters, level)
             dilation = (2**level,) * self.dimension
-            rows.append(self._convolved(read, taps, dilation, True))
+            rows.append(self._convolved(read, taps, dilation, self.stride))
             if self.lifting and level + 1 < self.scales.count:
                 maps = self._blurred(maps, 2**level)
         return torch.stack(rows, 2)
@@ -290,10 +313,9 @@ class _ScaleConv(nn.Module):
         return x
 
     def _convolved(
-        self, x: Tensor, filters: Tensor, dilation: tuple[int, ...], strided: bool
+        self, x: Tensor, filters: Tensor, dilation: tuple[int, ...], stride: Any
     ) -> Tensor:
         reach = [d * (k // 2) for d, k in zip(dilation, self.kernel_size, strict=True)]
-        stride = self.stride if strided else 1
         x = self._padded(x, reach)
         return _CONV[self.dimension](x, filters, self.bias, stride, 0, dilation, self.groups)
 
@@ -351,32 +373,24 @@ def _usual_sigma(kernel_size: tuple[int, ...]) -> float:
     return max((max(kernel_size) - 1) / 4, _LEAST_SIGMA)
 
 
-def _resampled(x: Tensor, axis: int, size: int, new: int, step: int, circular: bool) -> Tensor:
-    """Axis `axis` of x on a grid of `new` positions, of which every `step`-th is kept."""
-    compiling = torch.compiler.is_compiling()  # sizes may be symbols, of which little is known
-    if not compiling and size == new and step == 1:
-        return x
-    # tensors made while compiling, or under a mode that makes stand-ins, must not be kept
-    real = not compiling and type(torch.empty(0, device=x.device)) is Tensor
-    make = _kept_matrix if real else _matrix
-    matrix = make(size, new, step, circular, x.dtype, x.device)
-    if axis == x.ndim - 1:
-        return x @ matrix.t()
-    return matrix @ x
+def _matrix(size: int, new: int, *, like: Tensor, circular: bool) -> Tensor:
+    """The resampling matrix, kept for the next call where it may be.
+
+    Tensors made while compiling, or under a mode that makes stand-ins, must not be kept.
+    """
+    if torch.compiler.is_compiling() or type(torch.empty(0, device=like.device)) is not Tensor:
+        return resampling(size, new, like=like, circular=circular)
+    return _kept_matrix(size, new, circular, like.dtype, like.device)
 
 
-def _matrix(
-    size: int, new: int, step: int, circular: bool, dtype: torch.dtype, device: torch.device
+@lru_cache(maxsize=64)
+def _kept_matrix(
+    size: int, new: int, circular: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    like = torch.empty((), dtype=dtype, device=device)
-    return resampling(size, new, like=like, circular=circular)[::step].contiguous()
-
-
-@lru_cache(maxsize=128)
-def _kept_matrix(*arguments: Any) -> Tensor:
-    """The matrix, kept for the next call; usable in training wherever it was first wanted."""
+    """A matrix usable in training wherever it was first wanted; of at most 2 ** 20 numbers."""
     with torch.inference_mode(False), torch.no_grad():
-        return _matrix(*arguments)
+        like = torch.empty((), dtype=dtype, device=device)
+        return resampling(size, new, like=like, circular=circular).contiguous()
 
 
 class ScaleConv1d(_ScaleConv):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch import Tensor
 
 from symconv.auditing.axes import check_axes
 from symconv.auditing.call import Call
@@ -15,7 +16,8 @@ from symconv.auditing.counts.fake import fake
 from symconv.auditing.equivariance.culprits import Layer, culprits
 from symconv.auditing.equivariance.errors import EXACT, Error, verdict
 from symconv.auditing.equivariance.interior import Interior
-from symconv.auditing.equivariance.moves import Move, moves_for, shift
+from symconv.auditing.equivariance.layout import Layout
+from symconv.auditing.equivariance.moves import Move, moves_for, rescaling, shift
 from symconv.auditing.equivariance.picture import Picture, declared_group, declared_scales
 from symconv.auditing.equivariance.runs import (
     Shelf,
@@ -25,12 +27,13 @@ from symconv.auditing.equivariance.runs import (
     outputs_of,
     worst,
 )
-from symconv.auditing.equivariance.scaling import scales_of, steps_of
+from symconv.auditing.equivariance.scaling import factors_for, scales_of, steps_of
 from symconv.auditing.equivariance.watch import Step, Visitor
 from symconv.auditing.receptive import Receptive
 from symconv.auditing.records import EquivarianceRow
 from symconv.auditing.state import left_as_found
 from symconv.lattice.groups import Group
+from symconv.lattice.scales import Scales
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def measure(
     Transforms are circular shifts along all axes of space at once, by one position, by the total
     stride, and by half a position (a Fourier shift); the elements of a group, or a mirror and a
     quarter turn; without a group a rotation by 45 degrees and a rescaling by 0.5, too (by one step
-    of the network's own scales where that is no whole number of them): features over scales move
+    of the network's own scales where that is no whole number of them, or up where such pictures are
+    too small for it): features over scales move
     along their scales, and what has no partner there is left out. On a map of stride s a shift by
     t is one by t / s. Fractional shifts, rotations off the lattice and
     rescalings are measured on the input faded out towards the inscribed circle and without
@@ -82,7 +86,8 @@ def measure(
     n = picture.dimension
     declared = declared_group(call, n)
     survey = _surveyed(picture)
-    moves = moves_for(picture.size, survey.period, group, declared, declared_scales(call))
+    resized = _rescaling(picture, declared_scales(call))
+    moves = moves_for(picture.size, survey.period, group, declared, resized)
     interior = Interior(receptive, picture.size)
     layers, rows, period = list[Layer](), list[EquivarianceRow](), None
     wholes = list[Trace]()
@@ -108,6 +113,28 @@ def measure(
     judged = [m for m in moves if m.source == "given" and (m.shift is not None or asked)]
     said = culprits(rows, layers, judged, period, EXACT.get(picture.dtype, 0.0))
     return Measured(tuple(rows), (*blind, *said), period)
+
+
+def _rescaling(picture: Picture, scales: Scales | None) -> Move:
+    """The change of size to measure: the first whose pictures the model takes."""
+    factors = factors_for(scales)
+    chosen = next((f for f in factors if len(factors) > 1 and _takes(picture, f)), factors[0])
+    return rescaling(chosen, scales)
+
+
+def _takes(picture: Picture, factor: float) -> bool:
+    """Whether the model takes pictures so many times as large, by tensors without numbers."""
+
+    def resized(x: Tensor, _: Layout) -> Tensor:
+        space = [round(size * factor) for size in picture.size]
+        return x.new_empty((*x.shape[: x.ndim - len(space)], *space))
+
+    try:
+        with left_as_found(picture.call.model), torch.no_grad(), fake(picture.call) as call:
+            Picture(call, picture.size, picture.field).moved(resized).run()
+    except Exception:  # whatever a model raises on a size that it does not take
+        return False
+    return True
 
 
 def _blindness(wholes: Sequence[Trace], dtype: torch.dtype) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from symconv.auditing.equivariance.layout import Layout, LostError
-from symconv.auditing.equivariance.scaling import along_scales, factor_for, partners, scales_of
+from symconv.auditing.equivariance.scaling import along_scales, partners
 from symconv.auditing.equivariance.shifting import by_parts, shifted, times
 from symconv.auditing.equivariance.turning import on_background, rotated
 from symconv.lattice.groups import Element, Group, parse
@@ -36,7 +36,8 @@ class Move:
         space: Acts on the axes of space of a tensor, given which they are and their strides.
         element: The element of a group that it is; None for shifts and rescalings.
         shift: How far it shifts each axis, in input positions; None if it is none.
-        factor: How many times larger it makes the picture; None if it leaves its size.
+        factor: How many times larger it makes pictures, for networks that have fields over scales.
+        fill: What stands for channels over scales that none comes from.
         keeps: Which positions of a map of this size have an expected value; None: all of them.
         mask: Acts on a mask (*S).
     """
@@ -48,6 +49,7 @@ class Move:
     element: Element | None = None
     shift: tuple[Fraction, ...] | None = None
     factor: float | None = None
+    fill: float = 0.0
     keeps: Callable[[Space], Tensor] | None = None
 
     def on(self, x: Tensor, layout: Layout, dimension: int) -> Tensor:
@@ -93,14 +95,15 @@ class Move:
         """Which channels have an expected value; None: all of them."""
         return None if self.factor is None else partners(layout.field, self.factor)
 
-    def joins(self, inputs: Sequence[Layout], outputs: Sequence[Layout]) -> bool:
-        """Whether a step makes of scales that lack a partner channels that are not over scales."""
-        lacking = any(self.partners(layout) is not None for layout in inputs)
-        return lacking and any(scales_of(layout.field) is None for layout in outputs)
+    def lacks(self, layouts: Sequence[Layout]) -> bool:
+        """Whether some channels have no expected value."""
+        return any(self.partners(layout) is not None for layout in layouts)
 
     def _on_channels(self, x: Tensor, axis: int, layout: Layout) -> Tensor:
-        if self.factor is not None and layout.field is not None:
-            return along_scales(x, axis, layout.field, self.factor)
+        if self.factor is not None:
+            if not layout.sure:
+                raise LostError("what scales do to these channels is not known")
+            return along_scales(x, axis, layout.field, self.factor, self.fill)
         if self.element is None:
             return x
         if not layout.sure:
@@ -254,8 +257,13 @@ def _disc(size: Space) -> Tensor:
 # Rescaling
 
 
-def rescaling(factor: float) -> Move:
-    """Another size, frequencies that the new grid cannot hold removed."""
+def rescaling(factor: float, scales: Scales | None = None) -> Move:
+    """Another size, frequencies that the new grid cannot hold removed.
+
+    Args:
+        factor: How many times larger pictures become.
+        scales: Those of the network's own fields, which then move along them.
+    """
 
     def space(x: Tensor, axes: Axes, strides: Sequence[Fraction]) -> Tensor:
         def smaller(y: Tensor) -> Tensor:
@@ -274,7 +282,8 @@ def rescaling(factor: float) -> Move:
             m = m.index_select(axis, at)
         return m
 
-    return Move(f"rescale {factor:.4g}", "smooth", space, mask, factor=factor)
+    along = None if scales is None else factor
+    return Move(f"rescale {factor:.4g}", "smooth", space, mask, factor=along)
 
 
 @lru_cache(maxsize=256)
@@ -294,7 +303,7 @@ def moves_for(
     period: Sequence[int],
     group: Group | str | None,
     declared: Group | None,
-    scales: Scales | None = None,
+    rescaled: Move | None = None,
 ) -> list[Move]:
     """The transforms of a report: shifts, then a group's elements or a few usual ones.
 
@@ -303,7 +312,7 @@ def moves_for(
         period: The total stride.
         group: The group asked for.
         declared: The group of the network's own fields.
-        scales: The scales of the network's own fields.
+        rescaled: The change of size; to half of it if left out.
     """
     n = len(size)
     found = [shift((1,) * n)]
@@ -333,7 +342,7 @@ def moves_for(
                 found.append(of_element(element, name))
     if n == 2:
         found.append(rotation(45))
-    found.append(rescaling(factor_for(scales)))
+    found.append(rescaled or rescaling(0.5))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 
 from symconv.auditing.call import Call, tensors_of
-from symconv.auditing.equivariance.errors import Error, difference, nearest, root_mean_square
+from symconv.auditing.equivariance.errors import (
+    Error,
+    difference,
+    nearest,
+    root_mean_square,
+)
 from symconv.auditing.equivariance.interior import Interior
 from symconv.auditing.equivariance.layout import Layout, LostError
 from symconv.auditing.equivariance.moves import Move, shift
@@ -29,6 +34,7 @@ from symconv.auditing.equivariance.watch import (
 from symconv.errors import StructureError
 
 NOT_CALLED = "it was not called"
+_SMALL = 1e-3
 _JOINED = "it joins scales, of which some have no partner; not measured alone"
 
 
@@ -141,21 +147,30 @@ class FirstRun(Visitor):
         There a shift of the picture is none by whole positions, which hardly any layer commutes
         with but by chance of smoothness. It is to blame if it errs under whole shifts, too.
         """
-        found = self._alone(step, trace, move)
+        found = self._alone(step, move)
+        if self._invents(step, trace, move, found):
+            return _JOINED
         steps = whole_shift(move, trace.inputs, self.dimension)
         if steps is None or (isinstance(found, Error) and found.rounding):
             return found
-        other = self._alone(step, trace, shift(steps))
+        other = self._alone(step, shift(steps))
         known = [e for e in (found, other) if isinstance(e, Error) and e.full is not None]
         return min(known, key=lambda e: e.full or 0.0) if known else found
 
-    def _alone(self, step: Step, trace: Trace, move: Move) -> Error | str:
+    def _invents(self, step: Step, trace: Trace, move: Move, found: Error | str) -> bool:
+        """Whether an error hangs on what stands for scales that have none to come from."""
+        if not isinstance(found, Error) or not found.full or not move.lacks(trace.inputs):
+            return False
+        if found.full <= _SMALL:  # as of layers that take what is missing for nothing
+            return False
+        other = self._alone(step, replace(move, fill=1.0 + 10 * trace.scale))
+        apart = math.inf
+        if isinstance(other, Error) and other.full is not None:
+            apart = abs(other.full - found.full)
+        return apart > 1e-3 * found.full
+
+    def _alone(self, step: Step, move: Move) -> Error | str:
         originals = {id(t): copy for t, copy in self._held}
-        if move.joins(
-            [m.layout for _, m in step.given if m.layout is not None],
-            [layout for _, layout in step.outputs],
-        ):
-            return _JOINED
 
         def on(x: Tensor, layout: Layout) -> Tensor:
             with torch._C.DisableTorchFunction():

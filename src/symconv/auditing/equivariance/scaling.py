@@ -33,23 +33,26 @@ def steps_of(scales: Scales, factor: float) -> int | None:
     return round(steps) if abs(steps - round(steps)) < 1e-3 else None
 
 
-def factor_for(scales: Scales | None) -> float:
-    """The rescaling to measure: to half the size, or by a step of the scales if that is none."""
+def factors_for(scales: Scales | None) -> list[float]:
+    """Changes of size worth measuring, the best first: to half, a step down, a step up."""
     if scales is None:
-        return 0.5
+        return [0.5]
     steps = steps_of(scales, 0.5)
-    return 0.5 if steps is not None and steps < scales.count else 1 / scales.factor
+    half = [0.5] if steps is not None and steps < scales.count else []
+    return [*half, 1 / scales.factor, scales.factor]
 
 
-def along_scales(x: Tensor, axis: int, field: Field, factor: float) -> Tensor:
-    """Channels with every copy moved along its scales; 0 where there is no scale to come from.
+def along_scales(
+    x: Tensor, axis: int, field: Field | None, factor: float, fill: float = 0.0
+) -> Tensor:
+    """Channels with every copy moved along its scales, `fill` where none comes from any.
 
     Raises:
         LostError: The factor is no whole number of steps, or of more than there are, or the
             channels are not the field's.
     """
     scales = scales_of(field)
-    if scales is None:
+    if scales is None or field is None:
         return x
     steps = steps_of(scales, factor)
     if steps is None:
@@ -60,7 +63,8 @@ def along_scales(x: Tensor, axis: int, field: Field, factor: float) -> Tensor:
     if not known.any():
         raise LostError(f"{factor:.4g} is more than all steps of {scales}")
     moved = x.index_select(axis, source.to(x.device))
-    return moved * known.to(x).view(-1, *(1,) * (x.ndim - 1 - axis))
+    missing = ~known.to(x.device).view(-1, *(1,) * (x.ndim - 1 - axis))
+    return moved.masked_fill(missing, fill)
 
 
 def partners(field: Field | None, factor: float) -> Tensor | None:
