@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
@@ -230,28 +230,22 @@ def rescale(x: torch.Tensor, factor: float | Sequence[float]) -> torch.Tensor:
     return y.to(x.dtype)
 
 
-_LONG = 1024  # positions from which on two transforms are quicker than a product with a matrix
+_LONG = 1536  # positions from which on two transforms take less time than a matrix product
 
 
-def resampled(
-    x: torch.Tensor, axis: int, new: int, *, circular: bool = False, make: Any = None
-) -> torch.Tensor:
-    """`rescale` of one axis to `new` positions.
-
-    Args:
-        x: Floating-point numbers.
-        axis: Which axis, from 0.
-        new: Positions wanted.
-        circular: As in `resampling`.
-        make: What makes the matrix, called as `resampling` is.
-    """
+def resampled(x: torch.Tensor, axis: int, new: int, *, circular: bool = False) -> torch.Tensor:
+    """`rescale` of one axis (counted from 0) to `new` positions; circular: as in `resampling`."""
     size = x.shape[axis]
     if size == new:
         return x
     if not torch.compiler.is_compiling() and max(size, new) > _LONG:  # sizes may be symbols there
         y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return _by_fourier(y.movedim(axis, -1), new, circular).movedim(-1, axis).to(x.dtype)
-    matrix = (make or resampling)(size, new, like=x, circular=circular)
+    # tensors made while compiling, or under a mode that makes stand-ins, must not be kept
+    if torch.compiler.is_compiling() or type(torch.empty(0, device=x.device)) is not torch.Tensor:
+        matrix = resampling(size, new, like=x, circular=circular)
+    else:
+        matrix = _kept(size, new, circular, x.dtype, x.device)
     if axis == x.ndim - 2:
         return matrix @ x
     return (x.movedim(axis, -1) @ matrix.t()).movedim(-1, axis)
@@ -267,6 +261,16 @@ def _by_fourier(x: torch.Tensor, new: int, circular: bool) -> torch.Tensor:
     kept = torch.fft.rfft(x)[..., : len(wave)]
     turned = kept * torch.polar(torch.ones_like(angle), angle).to(kept.dtype)
     return torch.fft.irfft(turned, n=new) * (new / size)
+
+
+@lru_cache(maxsize=64)
+def _kept(
+    size: int, new: int, circular: bool, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """A matrix that serves training, too, if it was first wanted in inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        like = torch.empty((), dtype=dtype, device=device)
+        return resampling(size, new, like=like, circular=circular)
 
 
 def resampling(size: int, new: int, *, like: torch.Tensor, circular: bool = False) -> torch.Tensor:

@@ -366,15 +366,15 @@ def test_pointwise_layers_take_maps_of_any_size():
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_long_axes_by_fourier_transforms_equal_matrices(circular):
-    """From 1,025 positions on; the same layer on the same input, its parts forced to be short."""
+    """From 1,537 positions on; the same layer on the same input, its parts forced to be short."""
     mode = "circular" if circular else "reflect"
     layer = sc.nn.ScaleConv1d(HALVES.trivial(1), HALVES.regular(2), 5, 2, padding_mode=mode)
-    x = torch.randn(2, 1, 1090, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 1, 1690, dtype=torch.float64, requires_grad=True)
     layer = layer.double()
     found = layer(x)
     (to_x,) = torch.autograd.grad(found.square().sum(), x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transforms, "_LONG", 2000)
+        patch.setattr(transforms, "_LONG", 4000)
         wanted = layer(x)
         (wanted_to_x,) = torch.autograd.grad(wanted.square().sum(), x)
     assert not torch.equal(found, wanted), "another way, with its own rounding"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +18,7 @@ from symconv.lattice.scales import Scales
 from symconv.lattice.windows import PADDING_MODES, Size, per_axis
 from symconv.nn._scale_basis import BLUR, functions
 from symconv.nn.blur_pool import short
-from symconv.transforms import resampled, resampling
+from symconv.transforms import resampled
 
 BASES = ("hermite", "discrete", "dyadic")
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d}
@@ -47,8 +46,9 @@ class _ScaleConv(nn.Module):
     - "dyadic": every tap free; factor 2 alone. No pyramid: scale k is blurred by k passes of a
       binomial filter of growing step, and filters are dilated by ``2 ** k``, at full resolution.
 
-    Exactness. "hermite" and "discrete": each layer is equivariant to rounding away from the border
-    (sizes that round alike on both sides); a ReLU between them is not, as it makes frequencies
+    Exactness. "hermite" and "discrete": each layer is equivariant to rounding away from the border,
+    strided or not, where sizes round alike on both sides (of 43 positions, half octaves do not); a
+    ReLU between them is not, as it makes frequencies
     that resampling removes. {measured} "dyadic": *exactly* equivariant to its own action, also
     behind ReLU: of the picture ``blur, then every second position``, of features every second
     position and scale k + 1 in the place of k; circular, sizes that are multiples of
@@ -60,8 +60,8 @@ class _ScaleConv(nn.Module):
 
     Shapes: input (N, in_field.channels, \*S) or without N; output (N, out_field.channels, \*out),
     out = ceil(S / stride); `weight` (out copies, in copies // groups, interscale, functions),
-    `bias` (out copies,). The resampling matrices of an axis take S ** 2 numbers or fewer: above
-    some 500 positions they, not the filters, are most of the work.
+    `bias` (out copies,). Up to 1,536 positions an axis is resampled by a product with a matrix
+    (above some 500 that, not the filters, is most of the work), beyond by Fourier transforms.
 
     Args:
         in_field: A trivial field (then it lifts: every scale sees the picture) or a regular one,
@@ -285,7 +285,7 @@ class _ScaleConv(nn.Module):
         """The last axes on a grid of this size, behind an ideal low pass where it is coarser."""
         circular = self.padding_mode == "circular"
         for axis, new in enumerate(size, x.ndim - self.dimension):
-            x = resampled(x, axis, new, circular=circular, make=_matrix)
+            x = resampled(x, axis, new, circular=circular)
         return x
 
     def _dilated(self, maps: Tensor, filters: Tensor) -> Tensor:
@@ -371,26 +371,6 @@ def _fields(in_field: Field, out_field: Field) -> tuple[Scales, bool]:
 
 def _usual_sigma(kernel_size: tuple[int, ...]) -> float:
     return max((max(kernel_size) - 1) / 4, _LEAST_SIGMA)
-
-
-def _matrix(size: int, new: int, *, like: Tensor, circular: bool) -> Tensor:
-    """The resampling matrix, kept for the next call where it may be.
-
-    Tensors made while compiling, or under a mode that makes stand-ins, must not be kept.
-    """
-    if torch.compiler.is_compiling() or type(torch.empty(0, device=like.device)) is not Tensor:
-        return resampling(size, new, like=like, circular=circular)
-    return _kept_matrix(size, new, circular, like.dtype, like.device)
-
-
-@lru_cache(maxsize=64)
-def _kept_matrix(
-    size: int, new: int, circular: bool, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """A matrix usable in training wherever it was first wanted; of at most 2 ** 20 numbers."""
-    with torch.inference_mode(False), torch.no_grad():
-        like = torch.empty((), dtype=dtype, device=device)
-        return resampling(size, new, like=like, circular=circular).contiguous()
 
 
 class ScaleConv1d(_ScaleConv):
