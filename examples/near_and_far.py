@@ -6,8 +6,8 @@ the same features, two half octaves further up, and a maximum over scales and pl
 the difference. It has a hundredth of the weights, is behind the plain network at the size that was
 learned and ahead of it at all others. Where sizes may be shown in training, the plain network that
 is shown them is better still, at every size. Test pictures are resized by cubic splines behind a
-Gaussian (scikit-image), those to learn from by the band-limited `sc.rescale`. The plain networks
-are as wide as takes about the time of a step of the scale network.
+Gaussian (scikit-image), those to learn from by the band-limited `sc.rescale`. A step of the plain
+networks takes about three quarters of the time of one of the scale network.
 
 Run it with `python examples/near_and_far.py --out out`; it writes near_and_far.png, in some ten
 minutes on one core. `--seeds 1` takes a third of that.
