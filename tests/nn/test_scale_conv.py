@@ -421,7 +421,7 @@ def test_bad_input():
         lift(OCTAVES.trivial(1), OCTAVES.regular(2), interscale=2)
     with pytest.raises(sc.StructureError, match="an integer order from 0 to 2"):
         lift(OCTAVES.trivial(1), OCTAVES.regular(2), 3, order=3)
-    for order in (1.5, True, "2", -1):
+    for order in (1.5, 2.0, True, "2", -1):
         with pytest.raises(sc.StructureError, match="an integer order from 0 to 4"):
             lift(OCTAVES.trivial(1), OCTAVES.regular(2), order=order)
     for sigma in (-1.0, 0, math.inf, math.nan, "1"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -181,7 +182,8 @@ class _ScaleConv(nn.Module):
                 'take basis="hermite" for other factors',
             )
         orders = range(max(self.kernel_size))
-        if order is not None and (isinstance(order, bool) or order not in orders):
+        whole = isinstance(order, Integral) and not isinstance(order, bool)
+        if order is not None and not (whole and order in orders):
             raise StructureError(
                 f"an integer order from 0 to {orders[-1]}", repr(order), "or a larger kernel_size"
             )
