@@ -8,7 +8,7 @@ from torch import nn
 from symconv.comparison.counting import build
 from symconv.comparison.layers import Options
 from symconv.comparison.structures import ROWS, STRUCTURES, TRANSFORMS
-from symconv.data import Source
+from symconv.data import Source, Split
 from symconv.models import SmallNetwork
 from symconv.transforms import rotate
 
@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what lightning_fabric imports is not ours
     from symconv.comparison.equivariance import (
         equivariance_errors,
+        feature_maps,
         shift_error,
         smooth_discs,
         turn_error,
@@ -160,3 +161,17 @@ def test_errors_are_of_a_hundred_pictures_at_most():
     few = equivariance_errors(untrained("conv"), DATA.test.first(30))
     assert few != errors("conv")
     assert np.isfinite(list(few.values())).all()
+
+
+@pytest.mark.parametrize("name", ["conv", "conv-max", "scale", "tiled"])
+@pytest.mark.parametrize("canvas", [14, 16, 28, 52])
+def test_the_map_that_is_shown_has_moved(name, canvas):
+    """By an odd number of its sites: also where nothing pools behind the first layer."""
+    network = untrained(name, (1, canvas, canvas))
+    pictures = torch.zeros(3, 1, canvas, canvas)
+    pictures[..., canvas // 3 : -(canvas // 3), canvas // 3 : -(canvas // 3)] = 1
+    with torch.no_grad():
+        shown = feature_maps(network, Split(pictures, torch.arange(3)))
+    stride = {14: 1, 16: 1, 28: 2, 52: 4}[canvas]
+    assert (shown["pixels"] // stride) % 2 == 1
+    assert (shown["error"] > 0.1) == (name == "tiled")
