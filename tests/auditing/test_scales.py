@@ -86,6 +86,14 @@ def test_half_octaves_round_as_octaves_do():
         assert half.grids((size,))[::2] == whole.grids((size,))
 
 
+@pytest.mark.parametrize("size", [42, 43])
+def test_sizes_that_round_apart_are_told(size):
+    scales = Scales(2**0.5, 5)
+    lift = sc.nn.ScaleConv2d(scales.trivial(1), scales.regular(2), 5).double()
+    row = rows_of(lift, CAMERA[..., :size, :size])[""]
+    assert (row.error > 0.01) == ("of 43 positions" in row.note) == (size == 43)
+
+
 def test_pictures_too_small_to_be_halved_are_enlarged():
     rows = rows_of(network(Scales(2.0, 3)), CAMERA[..., 30:62, 30:62])
     assert rows["0"].transform == "rescale 2"

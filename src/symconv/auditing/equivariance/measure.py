@@ -27,7 +27,7 @@ from symconv.auditing.equivariance.runs import (
     outputs_of,
     worst,
 )
-from symconv.auditing.equivariance.scaling import factors_for, scales_of, steps_of
+from symconv.auditing.equivariance.scaling import factors_for, rounds_apart, scales_of, steps_of
 from symconv.auditing.equivariance.watch import Step, Visitor
 from symconv.auditing.receptive import Receptive
 from symconv.auditing.records import EquivarianceRow
@@ -265,7 +265,7 @@ def _rows(
     rows = []
     own = [traces[i].local[move.name] for i in by_name.pop("", [])]
     notes = [picture.note, classes, _unusual(move, picture.dimension), _unmoved(move, traces)]
-    notes.append(_along(move, traces))
+    notes.append(_along(move, traces, picture.size))
     rows.append(_row(move, "", [total], own, notes, interior, picture))
     for name, places in by_name.items():
         local = [traces[i].local[move.name] for i in places]
@@ -282,15 +282,20 @@ def _unmoved(move: Move, traces: Sequence[Trace]) -> str | None:
     return "channels of layers without a field are taken to stay where they are"
 
 
-def _along(move: Move, traces: Sequence[Trace]) -> str | None:
+def _along(move: Move, traces: Sequence[Trace], size: Sequence[int]) -> str | None:
     """How features over scales move."""
     fields = [layout.field for trace in traces for _, layout in trace.outputs]
     scales = next((found for f in fields if (found := scales_of(f)) is not None), None)
     steps = steps_of(scales, move.factor) if scales is not None and move.factor else None
-    if not steps:
+    if not steps or scales is None or move.factor is None:
         return None
     by = f"{abs(steps)} scale{'s' if abs(steps) > 1 else ''}"
-    return f"features over {scales} move by {by}, and those without a partner there are left out"
+    said = f"features over {scales} move by {by}, and those without a partner there are left out"
+    apart = [n for n in dict.fromkeys(size) if rounds_apart(scales, move.factor, n)]
+    if apart:
+        sizes = ", ".join(map(str, apart))
+        said += f"; of {sizes} positions the scales' grids round otherwise, which adds to the error"
+    return said
 
 
 def _unusual(move: Move, dimension: int) -> str | None:

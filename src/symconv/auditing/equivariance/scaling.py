@@ -33,6 +33,18 @@ def steps_of(scales: Scales, factor: float) -> int | None:
     return round(steps) if abs(steps - round(steps)) < 1e-3 else None
 
 
+def rounds_apart(scales: Scales, factor: float, size: int) -> bool:
+    """Whether grids of the scales have other sizes for the rescaled axis than they had before.
+
+    Example:
+        >>> [n for n in range(40, 50) if rounds_apart(Scales(2**0.5, 5), 0.5, n)]
+        [43]
+    """
+    steps, new = steps_of(scales, factor) or 0, round(size * factor)
+    pairs = zip(scales.sizes[max(-steps, 0) :], scales.sizes[max(steps, 0) :], strict=False)
+    return any(round(new / a) != round(size / b) for a, b in pairs)
+
+
 def factors_for(scales: Scales | None) -> list[float]:
     """Changes of size worth measuring, the best first: to half, a step down, a step up."""
     if scales is None:
