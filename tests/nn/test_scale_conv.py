@@ -357,6 +357,17 @@ def test_types_round_once():
     assert layer.bfloat16().functions.dtype == torch.bfloat16
 
 
+def test_a_coarse_grid_as_large_as_the_fine_one_changes_nothing():
+    """Four positions at a step of 1.1 are four: exported, too, no frequency may go."""
+    near = sc.groups.scales(1.1, 2)
+    layer = sc.nn.ScaleConv2d(near.trivial(1), near.regular(2), 3, padding_mode="circular")
+    x = torch.randn(2, 1, 4, 4)
+    assert layer.grids((4, 4)) == [(4, 4)] * 2
+    y = layer(x).unflatten(1, (2, 2))
+    assert torch.equal(y[:, :, 0], y[:, :, 1])
+    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), layer(x))
+
+
 def test_pointwise_layers_take_maps_of_any_size():
     layer = sc.nn.ScaleConv2d(OCTAVES.regular(2), OCTAVES.regular(3), 1)
     x = torch.randn(2, 6, 1, 1)
