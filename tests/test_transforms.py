@@ -9,7 +9,7 @@ import torch
 from scipy import fft, ndimage
 
 import symconv as sc
-from symconv.transforms import resampling
+from symconv.transforms import resampled, resampling
 
 parse = sc.groups.parse
 
@@ -158,6 +158,20 @@ def test_resampling_composes_to_rounding(sizes, circular):
     assert (back - torch.eye(small)).abs().max() < 1e-13
     picked = torch.eye(large, dtype=torch.float64)[:: large // small][:small]
     assert (picked - matrices[large, small]).abs().max() > 0.1, "to take every few is no low pass"
+
+
+@pytest.mark.parametrize("circular", [False, True])
+@pytest.mark.parametrize(("size", "new"), [(1690, 845), (1691, 1196), (700, 1601), (1537, 2)])
+def test_long_axes_by_fourier_transforms_equal_matrices(size, new, circular):
+    """From 1,537 positions on, whichever axis it is, with derivatives."""
+    x = torch.randn(2, size, 3, dtype=torch.float64, requires_grad=True)
+    matrix = resampling(size, new, like=x, circular=circular)
+    found, wanted = resampled(x, 1, new, circular=circular), matrix @ x
+    assert not torch.equal(found, wanted), "another way, with its own rounding"
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    (to_x,) = torch.autograd.grad(found.square().sum(), x)
+    (wanted_to_x,) = torch.autograd.grad(wanted.square().sum(), x)
+    torch.testing.assert_close(to_x, wanted_to_x, rtol=1e-9, atol=1e-9)
 
 
 def test_enlarging_can_be_undone_and_the_mean_stays():

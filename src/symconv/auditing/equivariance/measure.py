@@ -64,11 +64,9 @@ def measure(
 
     Transforms are circular shifts along all axes of space at once, by one position, by the total
     stride, and by half a position (a Fourier shift); the elements of a group, or a mirror and a
-    quarter turn; without a group a rotation by 45 degrees and a rescaling by 0.5, too (by one step
-    of the network's own scales where that is no whole number of them, or up where such pictures are
-    too small for it): features over scales move
-    along their scales, and what has no partner there is left out. On a map of stride s a shift by
-    t is one by t / s. Fractional shifts, rotations off the lattice and
+    quarter turn; without a group a rotation by 45 degrees and a rescaling, too: by 0.5, or a step
+    of the network's own scales, along which features move (what has no partner is left out). On a
+    map of stride s a shift by t is one by t / s. Fractional shifts, rotations off the lattice and
     rescalings are measured on the input faded out towards the inscribed circle and without
     frequencies of a quarter cycle per pixel and above; rotations count the positions within 0.9 of
     that circle, which interpolation keeps.
@@ -86,8 +84,8 @@ def measure(
     n = picture.dimension
     declared = declared_group(call, n)
     survey = _surveyed(picture)
-    resized = _rescaling(picture, declared_scales(call))
-    moves = moves_for(picture.size, survey.period, group, declared, resized)
+    rescaled = _rescaling(picture, declared_scales(call))
+    moves = moves_for(picture.size, survey.period, group, declared, rescaled)
     interior = Interior(receptive, picture.size)
     layers, rows, period = list[Layer](), list[EquivarianceRow](), None
     wholes = list[Trace]()
@@ -116,10 +114,10 @@ def measure(
 
 
 def _rescaling(picture: Picture, scales: Scales | None) -> Move:
-    """The change of size to measure: the first whose pictures the model takes."""
-    factors = factors_for(scales)
-    chosen = next((f for f in factors if len(factors) > 1 and _takes(picture, f)), factors[0])
-    return rescaling(chosen, scales)
+    """The change of size to measure: with scales the first whose pictures the model takes."""
+    first, *others = factors_for(scales)
+    taken = (f for f in (first, *others) if _takes(picture, f))
+    return rescaling(next(taken, first) if others else first, scales)
 
 
 def _takes(picture: Picture, factor: float) -> bool:
@@ -286,8 +284,7 @@ def _along(move: Move, traces: Sequence[Trace], size: Sequence[int]) -> str | No
     """How features over scales move."""
     fields = [layout.field for trace in traces for _, layout in trace.outputs]
     scales = next((found for f in fields if (found := scales_of(f)) is not None), None)
-    steps = steps_of(scales, move.factor) if scales is not None and move.factor else None
-    if not steps or scales is None or move.factor is None:
+    if scales is None or move.factor is None or not (steps := steps_of(scales, move.factor)):
         return None
     by = f"{abs(steps)} scale{'s' if abs(steps) > 1 else ''}"
     said = f"features over {scales} move by {by}, and those without a partner there are left out"
